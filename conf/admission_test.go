@@ -241,45 +241,45 @@ func hostile() []write {
 	}
 }
 
-// nodeRig has a client for each account of node a.
-type nodeRig struct {
+// nodeAccounts are the accounts of node a, each with a client.
+type nodeAccounts struct {
 	t          *testing.T
 	api        *lab.API
 	agent, cni tryer
 	uids       map[string]string
 }
 
-func newNodeRig(t *testing.T) *nodeRig {
+func newNodeAccounts(t *testing.T) *nodeAccounts {
 	t.Helper()
-	r := &nodeRig{t: t, api: cluster.Get(t), uids: map[string]string{}}
+	a := &nodeAccounts{t: t, api: cluster.Get(t), uids: map[string]string{}}
 	for _, name := range []string{"crd/ipblocks.yaml", "rbac/agent.yaml", "rbac/cni.yaml"} {
-		r.apply(name)
+		a.apply(name)
 	}
-	if err := r.api.Apply(t.Context(), objects); err != nil {
+	if err := a.api.Apply(t.Context(), objects); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "b"} {
-		node, err := r.api.Client().CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+		node, err := a.api.Client().CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.uids["UID-"+strings.ToUpper(name)] = string(node.UID)
+		a.uids["UID-"+strings.ToUpper(name)] = string(node.UID)
 	}
 	bound := &authenticationv1.BoundObjectReference{
-		APIVersion: "v1", Kind: "Node", Name: "a", UID: types.UID(r.uids["UID-A"]),
+		APIVersion: "v1", Kind: "Node", Name: "a", UID: types.UID(a.uids["UID-A"]),
 	}
-	r.agent, r.cni = r.client("braid-agent", bound), r.client("braid-cni", bound)
-	return r
+	a.agent, a.cni = a.client("braid-agent", bound), a.client("braid-cni", bound)
+	return a
 }
 
-func (r *nodeRig) apply(file string) {
-	r.t.Helper()
+func (a *nodeAccounts) apply(file string) {
+	a.t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	if err := r.api.Apply(r.t.Context(), string(text)); err != nil {
-		r.t.Fatalf("%s: %v", file, err)
+	if err := a.api.Apply(a.t.Context(), string(text)); err != nil {
+		a.t.Fatalf("%s: %v", file, err)
 	}
 }
 
@@ -287,37 +287,37 @@ func (r *nodeRig) apply(file string) {
 type tryer func(ctx context.Context, method, path, body string) error
 
 // client has a token of an account of kube-system.
-func (r *nodeRig) client(account string, bound *authenticationv1.BoundObjectReference) tryer {
-	r.t.Helper()
+func (a *nodeAccounts) client(account string, bound *authenticationv1.BoundObjectReference) tryer {
+	a.t.Helper()
 	ask := &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
 	}
-	answer, err := r.api.Client().CoreV1().ServiceAccounts("kube-system").
-		CreateToken(r.t.Context(), account, ask, metav1.CreateOptions{})
+	answer, err := a.api.Client().CoreV1().ServiceAccounts("kube-system").
+		CreateToken(a.t.Context(), account, ask, metav1.CreateOptions{})
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	path, err := r.api.TokenKubeconfig(account, answer.Status.Token)
+	path, err := a.api.TokenKubeconfig(account, answer.Status.Token)
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	client, err := r.api.ClientOf(path)
+	client, err := a.api.ClientOf(path)
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	return func(ctx context.Context, method, path, body string) error {
-		return r.api.Try(ctx, client, method, path, body)
+		return a.api.Try(ctx, client, method, path, body)
 	}
 }
 
 // try asks for a write without having it done.
-func (r *nodeRig) try(ctx context.Context, w write) error {
-	try := r.cni
+func (a *nodeAccounts) try(ctx context.Context, w write) error {
+	try := a.cni
 	if w.agent {
-		try = r.agent
+		try = a.agent
 	}
 	return try(ctx, w.method, w.path,
-		strings.NewReplacer("UID-A", r.uids["UID-A"], "UID-B", r.uids["UID-B"]).Replace(w.body))
+		strings.NewReplacer("UID-A", a.uids["UID-A"], "UID-B", a.uids["UID-B"]).Replace(w.body))
 }
 
 const patience = 10 * time.Second
@@ -325,18 +325,18 @@ const patience = 10 * time.Second
 // TestM31NodeCredential: what the credential of one node can do to another's pods, Node, tokens and
 // addresses by RBAC alone, the policies deny; and what agents and CNI binaries do, they do not.
 func TestM31NodeCredential(t *testing.T) {
-	r := newNodeRig(t)
+	a := newNodeAccounts(t)
 	for _, w := range append(honest(), hostile()...) {
-		if err := r.try(t.Context(), w); err != nil {
+		if err := a.try(t.Context(), w); err != nil {
 			t.Errorf("without the policies, %s: %v", w.name, err)
 		}
 	}
-	r.apply("rbac/admission.yaml")
+	a.apply("rbac/admission.yaml")
 	for _, w := range hostile() {
 		var err error
 		// the server takes policies up in its own time
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			if err = r.try(t.Context(), w); err != nil {
+			if err = a.try(t.Context(), w); err != nil {
 				break
 			}
 		}
@@ -346,13 +346,13 @@ func TestM31NodeCredential(t *testing.T) {
 		}
 	}
 	for _, w := range honest() {
-		if err := r.try(t.Context(), w); err != nil {
+		if err := a.try(t.Context(), w); err != nil {
 			t.Errorf("%s: %v", w.name, err)
 		}
 	}
 	t.Run("unbound", func(t *testing.T) {
-		unbound := *r
-		unbound.agent, unbound.cni = r.client("braid-agent", nil), r.client("braid-cni", nil)
+		unbound := *a
+		unbound.agent, unbound.cni = a.client("braid-agent", nil), a.client("braid-cni", nil)
 		for _, w := range honest() {
 			if err := unbound.try(t.Context(), w); err == nil {
 				t.Errorf("with a token of no node, %s is done", w.name)

@@ -22,20 +22,20 @@ var accounts = []string{"braid-agent", "braid-cni", "braid-controller", "braid"}
 // `kubectl auth can-i --list --namespace kube-system` of each account, less what every account may
 // do. `go test ./conf -run TestREADMERights -update` writes it.
 func TestREADMERights(t *testing.T) {
-	r := &nodeRig{t: t, api: cluster.Get(t)}
+	a := &nodeAccounts{t: t, api: cluster.Get(t)}
 	files, err := os.ReadDir("rbac")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
 		if f.Name() != "admission.yaml" { // it grants nothing
-			r.apply("rbac/" + f.Name())
+			a.apply("rbac/" + f.Name())
 		}
 	}
 	rows := map[string]map[string]string{} // verbs by what they are for and by account
-	nobody := r.rights("default")
+	nobody := a.rights("default")
 	for _, account := range accounts {
-		for what, verbs := range r.rights(account) {
+		for what, verbs := range a.rights(account) {
 			if nobody[what] != verbs {
 				if rows[what] == nil {
 					rows[what] = map[string]string{}
@@ -75,24 +75,24 @@ func TestREADMERights(t *testing.T) {
 }
 
 // rights are the verbs of an account of kube-system, by what they are for.
-func (r *nodeRig) rights(account string) map[string]string {
-	r.t.Helper()
-	path, err := r.api.Kubeconfig("system:serviceaccount:kube-system:"+account,
+func (a *nodeAccounts) rights(account string) map[string]string {
+	a.t.Helper()
+	path, err := a.api.Kubeconfig("system:serviceaccount:kube-system:"+account,
 		"system:serviceaccounts")
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	client, err := r.api.ClientOf(path)
+	client, err := a.api.ClientOf(path)
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	ask := &authorizationv1.SelfSubjectRulesReview{
 		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "kube-system"},
 	}
 	answer, err := client.AuthorizationV1().SelfSubjectRulesReviews().
-		Create(r.t.Context(), ask, metav1.CreateOptions{})
+		Create(a.t.Context(), ask, metav1.CreateOptions{})
 	if err != nil {
-		r.t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	verbs := map[string][]string{}
 	for _, rule := range answer.Status.ResourceRules {

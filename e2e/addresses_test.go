@@ -29,19 +29,19 @@ func whereabouts(network, cidr string) string {
 // Source-based routing with cluster-wide addresses as the user guide prints it: conf/gke's own
 // file, with macvlan in place of ipvlan.
 func TestU16Whereabouts(t *testing.T) {
-	r := newRig(t)
-	r.apply("gke/gke-network-1.yaml", "gke-network-1")
-	r.apply("gke/pods.yaml", "sample-pod")
-	pod := r.running(r.namespace, "sample-pod")
-	r.hasLinks("sample-pod", "net1 21.0.104.0/21")
-	sameLines(t, "routes", r.ip("sample-pod", "route"), mainTable(pod.Status.PodIP))
-	equalLines(t, "table 100", r.ip("sample-pod", "route list table 100"), []string{
+	w := newWorkspace(t)
+	w.apply("gke/gke-network-1.yaml", "gke-network-1")
+	w.apply("gke/pods.yaml", "sample-pod")
+	pod := w.running(w.namespace, "sample-pod")
+	w.hasLinks("sample-pod", "net1 21.0.104.0/21")
+	sameLines(t, "routes", w.ip("sample-pod", "route"), mainTable(pod.Status.PodIP))
+	equalLines(t, "table 100", w.ip("sample-pod", "route list table 100"), []string{
 		"default via 21.0.111.254 dev net1",
 		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
 	})
-	equalLines(t, "rules", r.ip("sample-pod", "rule"),
+	equalLines(t, "rules", w.ip("sample-pod", "rule"),
 		plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
-	status := r.status("sample-pod")
+	status := w.status("sample-pod")
 	if len(status) != 2 || !slices.Equal(status[1].IPs, []string{"21.0.111.1"}) {
 		t.Errorf("network-status is %+v, want address 21.0.111.1 at the second network", status)
 	}
@@ -49,11 +49,11 @@ func TestU16Whereabouts(t *testing.T) {
 
 // Routes of a network with cluster-wide addresses are added; the default route stays where it is.
 func TestU17Whereabouts(t *testing.T) {
-	r := newRig(t)
-	r.apply("gke/routes.yaml", "gke-routes-whereabouts", "sample-pod-routes-whereabouts")
-	pod := r.running(r.namespace, "sample-pod-routes-whereabouts")
-	net1 := r.hasLinks("sample-pod-routes-whereabouts", "net1 21.0.104.0/21")["net1"]
-	sameLines(t, "routes", r.ip("sample-pod-routes-whereabouts", "route"), mainTable(pod.Status.PodIP,
+	w := newWorkspace(t)
+	w.apply("gke/routes.yaml", "gke-routes-whereabouts", "sample-pod-routes-whereabouts")
+	pod := w.running(w.namespace, "sample-pod-routes-whereabouts")
+	net1 := w.hasLinks("sample-pod-routes-whereabouts", "net1 21.0.104.0/21")["net1"]
+	sameLines(t, "routes", w.ip("sample-pod-routes-whereabouts", "route"), mainTable(pod.Status.PodIP,
 		"21.0.104.0/21 dev net1 proto kernel scope link src "+net1.Addresses[0].Local,
 		"172.31.0.0/16 via 21.0.111.254 dev net1"))
 }
@@ -61,9 +61,9 @@ func TestU17Whereabouts(t *testing.T) {
 // Once a node has a block with room, an ADD asks the API for nothing more than it does without
 // cluster-wide addresses, and a DEL for nothing.
 func TestAddressesCostNoAPICalls(t *testing.T) {
-	r := newRig(t)
-	r.nad("blue", whereabouts("calls", "10.82.0.0/16"))
-	r.run(r.pod("first", "blue"))
+	w := newWorkspace(t)
+	w.nad("blue", whereabouts("calls", "10.82.0.0/16"))
+	w.run(w.pod("first", "blue"))
 	want := map[string]int{
 		"get network-attachment-definitions": 1, "patch pods/status": 1, "create events": 2,
 	}
@@ -71,17 +71,17 @@ func TestAddressesCostNoAPICalls(t *testing.T) {
 	// one in half a minute looks at the node's blocks, one in two at the namespace's label
 	for i := 0; i < 4 && !maps.Equal(made, want); i++ {
 		made = map[string]int{}
-		for _, request := range r.during(func() { r.run(r.pod(fmt.Sprint("next", i), "blue")) }) {
+		for _, request := range w.during(func() { w.run(w.pod(fmt.Sprint("next", i), "blue")) }) {
 			made[describe(request)]++
 		}
 	}
 	if !maps.Equal(made, want) {
 		t.Errorf("ADD made requests %v, want %v", made, want)
 	}
-	blocks := blocksOf(r.ctx, t, r.cluster, "calls")
+	blocks := blocksOf(w.ctx, t, w.cluster, "calls")
 	if len(blocks) != 1 || blocks[0].Spec.Owner == nil ||
-		blocks[0].Spec.Owner.NodeName != r.node.Name {
-		t.Errorf("blocks are %+v, want one of node %s", blocks, r.node.Name)
+		blocks[0].Spec.Owner.NodeName != w.node.Name {
+		t.Errorf("blocks are %+v, want one of node %s", blocks, w.node.Name)
 	}
 }
 
@@ -104,24 +104,24 @@ func blocksOf(
 
 // A pod that finds no free address does not start, and says why; it starts when one is given back.
 func TestAddressesExhausted(t *testing.T) {
-	r := newRig(t)
-	r.nad("tiny", whereabouts("tiny", "10.83.0.0/31"))
-	r.run(r.pod("a", "tiny"))
-	r.run(r.pod("b", "tiny"))
-	r.create(r.pod("c", "tiny"))
-	message := r.refused("c", "PluginFailed")
+	w := newWorkspace(t)
+	w.nad("tiny", whereabouts("tiny", "10.83.0.0/31"))
+	w.run(w.pod("a", "tiny"))
+	w.run(w.pod("b", "tiny"))
+	w.create(w.pod("c", "tiny"))
+	message := w.refused("c", "PluginFailed")
 	for _, word := range []string{"no address is free", "10.83.0.0/31", "tiny"} {
 		if !strings.Contains(message, word) {
 			t.Errorf("the event does not name %q: %s", word, message)
 		}
 	}
-	r.delete("a")
-	r.running(r.namespace, "c")
-	r.hasLinks("c", "net1 10.83.0.0/31")
+	w.delete("a")
+	w.running(w.namespace, "c")
+	w.hasLinks("c", "net1 10.83.0.0/31")
 }
 
-// newRigOf is a rig with a cluster of its own, of these nodes.
-func newRigOf(t *testing.T, d time.Duration, namespace string, nodes ...string) *rig {
+// newWorkspaceOf is a workspace with a cluster of its own, of these nodes.
+func newWorkspaceOf(t *testing.T, d time.Duration, namespace string, nodes ...string) *workspace {
 	t.Helper()
 	cluster := lab.StartCluster(t, lab.Options{Nodes: nodes})
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -131,33 +131,33 @@ func newRigOf(t *testing.T, d time.Duration, namespace string, nodes ...string) 
 			t.Fatal(err)
 		}
 	}
-	r := &rig{t: t, ctx: ctx, cluster: cluster, node: cluster.Nodes()[0]}
-	r.namespace = r.newNamespace(namespace)
-	return r
+	w := &workspace{t: t, ctx: ctx, cluster: cluster, node: cluster.Nodes()[0]}
+	w.namespace = w.newNamespace(namespace)
+	return w
 }
 
 // On two nodes, pods of one network reach each other over the wire between the nodes, and never
 // share an address; also where the range is so small that the nodes share the only block, and every
 // address of it is used. When one node is lost for good, its addresses are free.
 func TestTwoNodes(t *testing.T) {
-	r := newRigOf(t, 5*time.Minute, "two-nodes", "node-1", "node-2")
-	ctx, cluster := r.ctx, r.cluster
-	r.nad("wide", whereabouts("wide", "10.90.0.0/24"))
-	r.nad("narrow", whereabouts("narrow", "10.91.0.0/29"))
+	w := newWorkspaceOf(t, 5*time.Minute, "two-nodes", "node-1", "node-2")
+	ctx, cluster := w.ctx, w.cluster
+	w.nad("wide", whereabouts("wide", "10.90.0.0/24"))
+	w.nad("narrow", whereabouts("narrow", "10.91.0.0/29"))
 
 	const each = 3 // of the six usable addresses of the narrow one
 	var pods []*corev1.Pod
 	for i := range 2 * each {
-		pod := r.pod(fmt.Sprintf("p%d", i), "wide,narrow")
+		pod := w.pod(fmt.Sprintf("p%d", i), "wide,narrow")
 		pod.Spec.NodeName = cluster.Nodes()[i%2].Name
 		pods = append(pods, pod)
 	}
-	r.create(pods...)
+	w.create(pods...)
 	seen := map[string]string{}
 	address := map[string][]string{}
 	for _, pod := range pods {
-		r.running(pod.Namespace, pod.Name)
-		for _, status := range r.status(pod.Name)[1:] {
+		w.running(pod.Namespace, pod.Name)
+		for _, status := range w.status(pod.Name)[1:] {
 			if len(status.IPs) != 1 || seen[status.IPs[0]] != "" {
 				t.Errorf("%s has addresses %v in %s, and one is that of %q too",
 					pod.Name, status.IPs, status.Name, seen[status.IPs[0]])
@@ -167,7 +167,7 @@ func TestTwoNodes(t *testing.T) {
 		}
 	}
 	for i, ip := range address["p0"] {
-		reach(ctx, t, r.namespace, cluster.Nodes()[1], "p1", cluster.Nodes()[0], "p0", ip)
+		reach(ctx, t, w.namespace, cluster.Nodes()[1], "p1", cluster.Nodes()[0], "p0", ip)
 		if t.Failed() {
 			t.Fatalf("by network %d", i)
 		}
@@ -185,20 +185,20 @@ func TestTwoNodes(t *testing.T) {
 			"in use", blocks, 2*each)
 	}
 
-	r.loseNode(cluster.Nodes()[1], pods)
+	w.loseNode(cluster.Nodes()[1], pods)
 	var others []*corev1.Pod
 	for i := range each {
-		pod := r.pod(fmt.Sprintf("q%d", i), "narrow")
-		pod.Spec.NodeName = r.node.Name
+		pod := w.pod(fmt.Sprintf("q%d", i), "narrow")
+		pod.Spec.NodeName = w.node.Name
 		others = append(others, pod)
 	}
-	r.create(others...)
+	w.create(others...)
 	for _, pod := range others {
-		r.running(pod.Namespace, pod.Name)
+		w.running(pod.Namespace, pod.Name)
 	}
 
-	r.must(deletePods(ctx, cluster, r.namespace))
-	r.eventually("no address of the narrow network is in use", func() error {
+	w.must(deletePods(ctx, cluster, w.namespace))
+	w.eventually("no address of the narrow network is in use", func() error {
 		if blocks := blocksOf(ctx, t, cluster, "narrow"); len(blocks) > 0 {
 			return fmt.Errorf("there is block %+v", blocks[0].Spec)
 		}
@@ -208,43 +208,43 @@ func TestTwoNodes(t *testing.T) {
 
 // loseNode has braid-controller at work while a node dies. As long as the Node object is there,
 // nothing of it is free: its pods may run.
-func (r *rig) loseNode(node *lab.Node, pods []*corev1.Pod) {
-	r.t.Helper()
+func (w *workspace) loseNode(node *lab.Node, pods []*corev1.Pod) {
+	w.t.Helper()
 	const config = "/run/controller.kubeconfig"
-	r.must(installKubeconfig(r.ctx, r.node, "braid-controller", config))
-	r.must(r.node.Install(filepath.Join(root(), "bin", "braid-controller"),
+	w.must(installKubeconfig(w.ctx, w.node, "braid-controller", config))
+	w.must(w.node.Install(filepath.Join(root(), "bin", "braid-controller"),
 		"/usr/local/bin/braid-controller", 0o755))
-	ctx, stop := context.WithCancel(r.ctx)
+	ctx, stop := context.WithCancel(w.ctx)
 	ended := make(chan string)
 	go func() {
-		out, _ := r.node.Run(ctx, "/usr/local/bin/braid-controller", "--kubeconfig="+config,
+		out, _ := w.node.Run(ctx, "/usr/local/bin/braid-controller", "--kubeconfig="+config,
 			"--interval=200ms", "--grace=1s")
 		ended <- out
 	}()
 	defer func() {
 		stop()
-		if out := <-ended; r.t.Failed() {
-			r.t.Logf("braid-controller: %s", out)
+		if out := <-ended; w.t.Failed() {
+			w.t.Logf("braid-controller: %s", out)
 		}
 	}()
 
 	node.KillKubelet()
 	node.KillRuntime()
-	before := r.ofNode(node.Name)
+	before := w.ofNode(node.Name)
 	time.Sleep(3 * time.Second)
-	if after := r.ofNode(node.Name); before == 0 || after != before {
-		r.t.Errorf("node %s, which is not ready, has %d blocks and addresses, and had %d",
+	if after := w.ofNode(node.Name); before == 0 || after != before {
+		w.t.Errorf("node %s, which is not ready, has %d blocks and addresses, and had %d",
 			node.Name, after, before)
 	}
-	core := r.cluster.Client().CoreV1()
-	r.must(core.Nodes().Delete(r.ctx, node.Name, metav1.DeleteOptions{}))
+	core := w.cluster.Client().CoreV1()
+	w.must(core.Nodes().Delete(w.ctx, node.Name, metav1.DeleteOptions{}))
 	for _, pod := range pods {
 		if pod.Spec.NodeName == node.Name {
-			r.must(core.Pods(pod.Namespace).Delete(r.ctx, pod.Name, *metav1.NewDeleteOptions(0)))
+			w.must(core.Pods(pod.Namespace).Delete(w.ctx, pod.Name, *metav1.NewDeleteOptions(0)))
 		}
 	}
-	r.eventually("the controller frees the addresses of node "+node.Name, func() error {
-		if n := r.ofNode(node.Name); n > 0 {
+	w.eventually("the controller frees the addresses of node "+node.Name, func() error {
+		if n := w.ofNode(node.Name); n > 0 {
 			return fmt.Errorf("%d blocks and addresses are not free", n)
 		}
 		return nil
@@ -252,10 +252,10 @@ func (r *rig) loseNode(node *lab.Node, pods []*corev1.Pod) {
 }
 
 // ofNode counts the blocks that a node owns, and the addresses of shared ones that it uses.
-func (r *rig) ofNode(name string) (n int) {
-	r.t.Helper()
+func (w *workspace) ofNode(name string) (n int) {
+	w.t.Helper()
 	for _, space := range []string{"wide", "narrow"} {
-		for _, block := range blocksOf(r.ctx, r.t, r.cluster, space) {
+		for _, block := range blocksOf(w.ctx, w.t, w.cluster, space) {
 			if owner := block.Spec.Owner; owner != nil && owner.NodeName == name {
 				n++
 			}

@@ -96,60 +96,60 @@ func TestCorpusRouteOverride(t *testing.T) {
 		}
 	})
 	i := slices.IndexFunc(files, func(f corpus.File) bool { return f.Name == "42" })
-	r := runFile(t, files[i], expected{has: []string{"net1 10.146.12.5/24"}})
-	routes := r.ip("pod-a", "route")
+	w := runFile(t, files[i], expected{has: []string{"net1 10.146.12.5/24"}})
+	routes := w.ip("pod-a", "route")
 	if !slices.Contains(routes, "10.146.8.0/24 via 10.146.12.1 dev net1") {
 		t.Errorf("route-override's route is not there: %q", routes)
 	}
 }
 
 // runFile makes the NAD and the pods of a file in the test's namespace.
-func runFile(t *testing.T, f corpus.File, want expected) *rig {
-	r := newRig(t)
-	r.removeBridges()
+func runFile(t *testing.T, f corpus.File, want expected) *workspace {
+	w := newWorkspace(t)
+	w.removeBridges()
 	masters := regexp.MustCompile(`"master": "[^"]*"`)
-	r.nad(f.NAD.Name, strings.NewReplacer(`"ipvlan"`, `"macvlan"`, `"l2"`, `"bridge"`).Replace(
+	w.nad(f.NAD.Name, strings.NewReplacer(`"ipvlan"`, `"macvlan"`, `"l2"`, `"bridge"`).Replace(
 		masters.ReplaceAllString(f.NAD.Spec.Config, `"master": "eth1"`)), pairs(f.NAD.Annotations)...)
 	var pods []*corev1.Pod
 	for _, p := range f.Pods {
-		networks := strings.NewReplacer(f.NAD.Namespace+"/", r.namespace+"/",
-			`"namespace":"`+f.NAD.Namespace+`"`, `"namespace":"`+r.namespace+`"`).
+		networks := strings.NewReplacer(f.NAD.Namespace+"/", w.namespace+"/",
+			`"namespace":"`+f.NAD.Namespace+`"`, `"namespace":"`+w.namespace+`"`).
 			Replace(p.Annotations[nadv1.NetworksAnnotation])
-		pods = append(pods, lab.Pod(r.namespace, p.Name,
+		pods = append(pods, lab.Pod(w.namespace, p.Name,
 			map[string]string{nadv1.NetworksAnnotation: networks}))
 	}
-	r.create(pods...)
+	w.create(pods...)
 	first := f.Pods[0].Name
 	if want.refused != "" {
-		message := r.refused(first, want.refused)
+		message := w.refused(first, want.refused)
 		for _, word := range want.says {
 			if !strings.Contains(message, word) {
 				t.Errorf("the event does not say %q: %s", word, message)
 			}
 		}
-		return r
+		return w
 	}
 	for _, p := range pods {
-		r.running(r.namespace, p.Name)
+		w.running(w.namespace, p.Name)
 	}
-	r.meets(first, want)
-	return r
+	w.meets(first, want)
+	return w
 }
 
 // meets compares a pod that runs with what is expected.
-func (r *rig) meets(pod string, want expected) {
-	r.t.Helper()
-	links := r.links(pod)
-	if len(links) != len(want.has)+1 || len(r.status(pod)) != len(links) {
-		r.t.Errorf("pod %s has interfaces %v and network-status %+v, want eth0 and %q",
-			pod, links, r.status(pod), want.has)
+func (w *workspace) meets(pod string, want expected) {
+	w.t.Helper()
+	links := w.links(pod)
+	if len(links) != len(want.has)+1 || len(w.status(pod)) != len(links) {
+		w.t.Errorf("pod %s has interfaces %v and network-status %+v, want eth0 and %q",
+			pod, links, w.status(pod), want.has)
 	}
 	for _, text := range want.has {
 		name, rest, _ := strings.Cut(text, " ")
 		got := strings.Join(append(links[name].global(), links[name].MAC), " ")
 		for part := range strings.FieldsSeq(rest) {
 			if !strings.Contains(" "+got, " "+part) {
-				r.t.Errorf("%s of pod %s has %s, want %s", name, pod, got, part)
+				w.t.Errorf("%s of pod %s has %s, want %s", name, pod, got, part)
 			}
 		}
 	}
@@ -157,10 +157,10 @@ func (r *rig) meets(pod string, want expected) {
 	if route == "" {
 		route = "default via 10.244.0.1 dev eth0"
 	}
-	equalLines(r.t, "default route", r.ip(pod, "route show default"), []string{route})
+	equalLines(w.t, "default route", w.ip(pod, "route show default"), []string{route})
 	for _, reason := range want.warned {
-		r.eventually("warning "+reason+" of pod "+pod, func() error {
-			events, err := r.cluster.Client().CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{
+		w.eventually("warning "+reason+" of pod "+pod, func() error {
+			events, err := w.cluster.Client().CoreV1().Events(w.namespace).List(w.ctx, metav1.ListOptions{
 				FieldSelector: "involvedObject.name=" + pod + ",reason=" + reason + ",type=Warning",
 			})
 			if err == nil && len(events.Items) == 0 {
@@ -173,19 +173,19 @@ func (r *rig) meets(pod string, want expected) {
 
 // removeBridges removes, when the test ends, the bridges that its networks made: they stay by
 // design.
-func (r *rig) removeBridges() {
-	before, err := r.node.Run(r.ctx, "ip", "-oneline", "link", "show", "type", "bridge")
-	r.must(err)
-	r.t.Cleanup(func() {
-		after, err := r.node.Run(context.Background(), "ip", "-oneline", "link", "show", "type", "bridge")
+func (w *workspace) removeBridges() {
+	before, err := w.node.Run(w.ctx, "ip", "-oneline", "link", "show", "type", "bridge")
+	w.must(err)
+	w.t.Cleanup(func() {
+		after, err := w.node.Run(context.Background(), "ip", "-oneline", "link", "show", "type", "bridge")
 		if err != nil {
-			r.t.Error(err)
+			w.t.Error(err)
 		}
 		for line := range strings.Lines(after) {
 			name := strings.TrimSuffix(strings.Fields(line)[1], ":")
 			if !strings.Contains(before, " "+name+": ") {
-				if _, err := r.node.Run(context.Background(), "ip", "link", "delete", name); err != nil {
-					r.t.Error(err)
+				if _, err := w.node.Run(context.Background(), "ip", "link", "delete", name); err != nil {
+					w.t.Error(err)
 				}
 			}
 		}

@@ -22,18 +22,18 @@ import (
 // all pods run with the right interfaces; and when they are deleted, again with a kill in between,
 // nothing is left.
 func TestKillRuntimeDuringBurst(t *testing.T) {
-	r := newRigFor(t, 3*patience)
-	b := r.burst(50, "blue,green")
+	w := newWorkspaceFor(t, 3*patience)
+	b := w.burst(50, "blue,green")
 	for _, made := range []int{8, 25} {
 		b.waitMade(made)
-		r.killRuntime()
+		w.killRuntime()
 	}
 	b.verify()
 	b.delete()
 	b.waitMade(-30)
-	r.killRuntime()
+	w.killRuntime()
 	b.waitGone()
-	r.clean()
+	w.clean()
 }
 
 // The same, and it is braid itself that dies, in the middle of its work: in ADDs, in the DELs that
@@ -43,42 +43,42 @@ func TestKillRuntimeDuringBurst(t *testing.T) {
 // namespace is gone, which the bridge's masquerade must not depend on (M17). A plugin of others is
 // not run there (R27): its part is GC's.
 func TestKillBraidDuringBurst(t *testing.T) {
-	r := newRigFor(t, 3*patience)
-	r.nad("assassin", `{"cniVersion": "1.0.0", "type": "assassin"}`)
-	r.order("ADD", 10)
-	r.order("DEL", 5)
-	b := r.burst(20, "blue,assassin,green")
+	w := newWorkspaceFor(t, 3*patience)
+	w.nad("assassin", `{"cniVersion": "1.0.0", "type": "assassin"}`)
+	w.order("ADD", 10)
+	w.order("DEL", 5)
+	b := w.burst(20, "blue,assassin,green")
 	for _, name := range b.names {
 		b.running(b.namespace, name)
 	}
-	r.executed()
-	r.run(r.pod("other", ""))
-	r.delete("other")
-	r.gc()
+	w.executed()
+	w.run(w.pod("other", ""))
+	w.delete("other")
+	w.gc()
 	b.verify()
 
-	r.order("DEL", 10)
+	w.order("DEL", 10)
 	b.delete()
 	b.waitGone()
-	r.executed()
-	r.gc()
-	r.clean()
+	w.executed()
+	w.gc()
+	w.clean()
 }
 
 // gc is a runtime's GC, which containerd 2.4 does not call, and CRI-O only when it starts. Valid
 // are the sandboxes of pods that run.
-func (r *rig) gc() {
-	r.t.Helper()
-	text, err := os.ReadFile(r.node.Path("/etc/cni/net.d/00-braid.conflist"))
-	r.must(err)
+func (w *workspace) gc() {
+	w.t.Helper()
+	text, err := os.ReadFile(w.node.Path("/etc/cni/net.d/00-braid.conflist"))
+	w.must(err)
 	var list struct {
 		CNIVersion string           `json:"cniVersion"`
 		Name       string           `json:"name"`
 		Plugins    []map[string]any `json:"plugins"`
 	}
-	r.must(json.Unmarshal(text, &list))
-	all, err := records(r.node, r.namespace)
-	r.must(err)
+	w.must(json.Unmarshal(text, &list))
+	all, err := records(w.node, w.namespace)
+	w.must(err)
 	valid := []map[string]string{}
 	for _, rec := range all {
 		if rec.Complete {
@@ -89,57 +89,57 @@ func (r *rig) gc() {
 	config["cniVersion"], config["name"] = list.CNIVersion, list.Name
 	config["cni.dev/valid-attachments"] = valid
 	stdin, err := json.Marshal(config)
-	r.must(err)
-	r.must(r.node.WriteFile(gcFile, stdin, 0o600))
-	out, err := r.node.Run(r.ctx, "bash", "-c",
+	w.must(err)
+	w.must(w.node.WriteFile(gcFile, stdin, 0o600))
+	out, err := w.node.Run(w.ctx, "bash", "-c",
 		"CNI_COMMAND=GC CNI_PATH=/opt/cni/bin /opt/cni/bin/braid <"+gcFile)
 	if err != nil {
-		r.t.Fatalf("GC: %v: %s", err, out)
+		w.t.Fatalf("GC: %v: %s", err, out)
 	}
 }
 
 // order has the next n calls of a command through the network "assassin" end with the death of
 // their braid.
-func (r *rig) order(command string, n int) {
-	r.t.Helper()
+func (w *workspace) order(command string, n int) {
+	w.t.Helper()
 	for i := range n {
-		r.must(os.WriteFile(r.node.Path(fmt.Sprintf("%s/%s-%d", killDir, command, i)), nil, 0o600))
+		w.must(os.WriteFile(w.node.Path(fmt.Sprintf("%s/%s-%d", killDir, command, i)), nil, 0o600))
 	}
 }
 
 // executed fails the test if an order is left.
-func (r *rig) executed() {
-	r.t.Helper()
-	left, err := filepath.Glob(r.node.Path(killDir) + "/*")
-	r.must(err)
+func (w *workspace) executed() {
+	w.t.Helper()
+	left, err := filepath.Glob(w.node.Path(killDir) + "/*")
+	w.must(err)
 	if len(left) > 0 {
-		r.t.Errorf("not executed: %q", left)
+		w.t.Errorf("not executed: %q", left)
 	}
 }
 
 // killRuntime kills the runtime and the kubelet and starts them again.
-func (r *rig) killRuntime() {
-	r.t.Helper()
-	r.node.KillRuntime()
-	r.node.KillKubelet()
-	r.must(r.node.StartRuntime(r.ctx))
-	r.kubeletBack()
+func (w *workspace) killRuntime() {
+	w.t.Helper()
+	w.node.KillRuntime()
+	w.node.KillKubelet()
+	w.must(w.node.StartRuntime(w.ctx))
+	w.kubeletBack()
 }
 
 // kubeletBack starts the kubelet. It ends when containerd's CRI is not there yet; elsewhere systemd
 // starts it again.
-func (r *rig) kubeletBack() {
-	r.t.Helper()
-	r.eventually("the kubelet is back", func() error {
-		_ = r.node.StartKubelet() // fails where it runs
-		_, err := r.node.Run(r.ctx, "bash", "-c", "sleep 0.3; echo >/dev/tcp/127.0.0.1/10248")
+func (w *workspace) kubeletBack() {
+	w.t.Helper()
+	w.eventually("the kubelet is back", func() error {
+		_ = w.node.StartKubelet() // fails where it runs
+		_, err := w.node.Run(w.ctx, "bash", "-c", "sleep 0.3; echo >/dev/tcp/127.0.0.1/10248")
 		return err
 	})
 }
 
 // burst is many pods with two networks each that give them interfaces, created at once.
 type burst struct {
-	*rig
+	*workspace
 	names []string
 	began time.Time
 	// interfaces are those of each pod, in their order, and subnets where their addresses are; entries
@@ -150,13 +150,13 @@ type burst struct {
 
 // burst makes n pods, with the networks "blue" first, "green" last, and others between. annotations
 // are keys and values in turn.
-func (r *rig) burst(n int, networks string, annotations ...string) *burst {
-	r.t.Helper()
-	r.nad("blue", macvlan("10.50.0.0/22"))
-	r.nad("green", macvlan("10.50.4.0/22"))
+func (w *workspace) burst(n int, networks string, annotations ...string) *burst {
+	w.t.Helper()
+	w.nad("blue", macvlan("10.50.0.0/22"))
+	w.nad("green", macvlan("10.50.4.0/22"))
 	last := len(strings.Split(networks, ","))
 	b := &burst{
-		rig: r, began: time.Now(),
+		workspace: w, began: time.Now(),
 		interfaces: []string{"eth0", "net1", fmt.Sprintf("net%d", last)},
 		subnets:    []string{"10.244.0.0/16", "10.50.0.0/22", "10.50.4.0/22"},
 		entries:    last + 1,
@@ -164,13 +164,13 @@ func (r *rig) burst(n int, networks string, annotations ...string) *burst {
 	var pods []*corev1.Pod
 	for i := range n {
 		b.names = append(b.names, fmt.Sprintf("p%02d", i))
-		pod := r.pod(b.names[i], networks)
+		pod := w.pod(b.names[i], networks)
 		for pair := range slices.Chunk(annotations, 2) {
 			pod.Annotations[pair[0]] = pair[1]
 		}
 		pods = append(pods, pod)
 	}
-	r.create(pods...)
+	w.create(pods...)
 	return b
 }
 

@@ -27,19 +27,19 @@ func onCRIO() bool { return engine == lab.CRIO }
 // pods, and the reason is Braid's.
 func TestCRIOStatus(t *testing.T) {
 	needCRIO(t)
-	r := newRig(t)
+	w := newWorkspace(t)
 	const network = "/etc/cni/net.d/10-pods.conflist"
-	r.node.KillRuntime()
-	away := r.node.Path(network) + ".away"
-	r.must(os.Rename(r.node.Path(network), away))
+	w.node.KillRuntime()
+	away := w.node.Path(network) + ".away"
+	w.must(os.Rename(w.node.Path(network), away))
 	t.Cleanup(func() {
 		if t.Failed() {
-			os.Rename(away, r.node.Path(network)) //nolint:errcheck // it may be back
+			os.Rename(away, w.node.Path(network)) //nolint:errcheck // it may be back
 		}
 	})
-	r.must(r.node.StartRuntime(r.ctx))
-	r.eventually("CRI-O has Braid's reason", func() error {
-		err := r.node.NetworkReady(r.ctx)
+	w.must(w.node.StartRuntime(w.ctx))
+	w.eventually("CRI-O has Braid's reason", func() error {
+		err := w.node.NetworkReady(w.ctx)
 		switch {
 		case err == nil:
 			return errors.New("its network is ready")
@@ -48,12 +48,12 @@ func TestCRIOStatus(t *testing.T) {
 		}
 		return nil
 	})
-	r.must(os.Rename(away, r.node.Path(network)))
-	r.eventually("its network is ready", func() error { return r.node.NetworkReady(r.ctx) })
-	r.nad("blue", macvlan("10.91.1.0/24"))
-	r.run(r.pod("p", "blue"))
-	r.hasLinks("p", "net1 10.91.1.0/24")
-	if lines := r.logLines("msg=CHECK ", "level=INFO", "pod="+r.namespace+"/p"); len(lines) == 0 {
+	w.must(os.Rename(away, w.node.Path(network)))
+	w.eventually("its network is ready", func() error { return w.node.NetworkReady(w.ctx) })
+	w.nad("blue", macvlan("10.91.1.0/24"))
+	w.run(w.pod("p", "blue"))
+	w.hasLinks("p", "net1 10.91.1.0/24")
+	if lines := w.logLines("msg=CHECK ", "level=INFO", "pod="+w.namespace+"/p"); len(lines) == 0 {
 		t.Error("the log has no CHECK after the ADD")
 	}
 }
@@ -62,41 +62,41 @@ func TestCRIOStatus(t *testing.T) {
 // then, with neither kubelet nor agent, and what it knows stays.
 func TestCRIOGC(t *testing.T) {
 	needCRIO(t)
-	r := newRig(t)
-	r.nad("blue", macvlan("10.91.2.0/24"))
-	r.run(r.pod("stays", "blue"))
-	r.run(r.pod("lost", "blue"))
-	lost := r.netns("lost")
-	r.forget("lost")
-	r.eventually("what CRI-O forgot is gone", func() error {
-		all, err := records(r.node, r.namespace)
+	w := newWorkspace(t)
+	w.nad("blue", macvlan("10.91.2.0/24"))
+	w.run(w.pod("stays", "blue"))
+	w.run(w.pod("lost", "blue"))
+	lost := w.netns("lost")
+	w.forget("lost")
+	w.eventually("what CRI-O forgot is gone", func() error {
+		all, err := records(w.node, w.namespace)
 		if err == nil && (len(all) != 1 || all[0].Pod.Name != "stays") {
 			err = fmt.Errorf("the records are %+v", all)
 		}
 		return err
 	})
-	leases, err := filepath.Glob(r.node.Path("/var/lib/cni/networks/blue/10.91.2.*"))
+	leases, err := filepath.Glob(w.node.Path("/var/lib/cni/networks/blue/10.91.2.*"))
 	if err != nil || len(leases) != 1 {
 		t.Errorf("leases %q, %v, want that of one pod", leases, err)
 	}
-	r.hasLinks("stays", "net1 10.91.2.0/24")
+	w.hasLinks("stays", "net1 10.91.2.0/24")
 	second := int64(0)
-	r.must(r.cluster.Client().CoreV1().Pods(r.namespace).
-		Delete(r.ctx, "lost", metav1.DeleteOptions{GracePeriodSeconds: &second}))
-	r.kubeletBack()
-	_, err = r.node.Run(r.ctx, "ip", "netns", "delete", filepath.Base(lost))
-	r.must(err)
+	w.must(w.cluster.Client().CoreV1().Pods(w.namespace).
+		Delete(w.ctx, "lost", metav1.DeleteOptions{GracePeriodSeconds: &second}))
+	w.kubeletBack()
+	_, err = w.node.Run(w.ctx, "ip", "netns", "delete", filepath.Base(lost))
+	w.must(err)
 }
 
 // forget has CRI-O not know a pod's sandbox any more, as if the disk had lost it, and starts it
 // again. The kubelet, which would have the sandbox made anew, is dead then.
-func (r *rig) forget(pod string) {
-	r.t.Helper()
-	id, err := r.node.PodSandbox(r.ctx, r.namespace, pod)
-	r.must(err)
-	netns := filepath.Base(r.netns(pod))
-	r.node.KillKubelet()
-	r.node.KillRuntime()
-	r.must(r.node.ForgetSandbox(r.ctx, id, netns))
-	r.must(r.node.StartRuntime(r.ctx))
+func (w *workspace) forget(pod string) {
+	w.t.Helper()
+	id, err := w.node.PodSandbox(w.ctx, w.namespace, pod)
+	w.must(err)
+	netns := filepath.Base(w.netns(pod))
+	w.node.KillKubelet()
+	w.node.KillRuntime()
+	w.must(w.node.ForgetSandbox(w.ctx, id, netns))
+	w.must(w.node.StartRuntime(w.ctx))
 }

@@ -10,22 +10,22 @@ import (
 // While a pod lives, everything that it has on the node is seen by leftovers; when it is deleted,
 // all of it is gone.
 func TestDeletionLeavesNothing(t *testing.T) {
-	r := newRig(t)
-	r.nad("blue", macvlan("10.90.1.0/24"))
-	r.nad("bridged", `{"cniVersion": "1.0.0", "plugins": [
+	w := newWorkspace(t)
+	w.nad("blue", macvlan("10.90.1.0/24"))
+	w.nad("bridged", `{"cniVersion": "1.0.0", "plugins": [
 		{"type": "bridge", "bridge": "cni0", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.90.2.0/24", "gateway": "10.90.2.254"}]]}},
 		{"type": "tuning", "mtu": 1400}, {"type": "sbr"}]}`)
-	r.nad("dumped", `{"cniVersion": "1.0.0", "type": "dump"}`)
-	pod := r.pod("p", "blue,bridged,dumped")
+	w.nad("dumped", `{"cniVersion": "1.0.0", "type": "dump"}`)
+	pod := w.pod("p", "blue,bridged,dumped")
 	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
-	r.run(pod)
-	links := r.hasLinks("p", "net1 10.90.1.0/24", "net2 10.90.2.0/24")
+	w.run(pod)
+	links := w.hasLinks("p", "net1 10.90.1.0/24", "net2 10.90.2.0/24")
 	if links["net2"].MTU != 1400 {
 		t.Errorf("net2 has MTU %d, want that of tuning, 1400", links["net2"].MTU)
 	}
 
-	left, err := leftovers(r.ctx, r.node)
-	r.must(err)
+	left, err := leftovers(w.ctx, w.node)
+	w.must(err)
 	port := "dport 8080"
 	if onCRIO() {
 		port = "crio-hostports { elements = { tcp . 8080" // CRI-O's own
@@ -48,6 +48,6 @@ func TestDeletionLeavesNothing(t *testing.T) {
 			t.Errorf("while the pod lives the node has not %s (%s):\n%s", what, text, more)
 		}
 	}
-	r.delete("p")
-	r.clean()
+	w.delete("p")
+	w.clean()
 }

@@ -32,18 +32,18 @@ const nic corev1.ResourceName = "example.com/nic"
 // Two networks that use the same resource get a device each, those that the kubelet allocated to
 // the pod; a pod that did not ask for the resource does not start.
 func TestM13Devices(t *testing.T) {
-	r := newRig(t)
-	r.serveDevices(nic, "nic-a", "nic-b")
+	w := newWorkspace(t)
+	w.serveDevices(nic, "nic-a", "nic-b")
 	config := `{"cniVersion": "1.0.0", "type": "dump", "capabilities": {"deviceID": true}}`
-	r.nad("left", config, nadv1.ResourceNameAnnotation, string(nic))
-	r.nad("right", config, nadv1.ResourceNameAnnotation, string(nic))
+	w.nad("left", config, nadv1.ResourceNameAnnotation, string(nic))
+	w.nad("right", config, nadv1.ResourceNameAnnotation, string(nic))
 
-	two := r.pod("two", "left,right")
+	two := w.pod("two", "left,right")
 	two.Spec.Containers[0].Resources.Limits = corev1.ResourceList{nic: resource.MustParse("2")}
-	r.run(two)
+	w.run(two)
 	var devices []string
 	for _, network := range []string{"net1", "net2"} {
-		given := r.dumped(network)
+		given := w.dumped(network)
 		if given.DeviceID == "" || given.DeviceID != given.PCIBusID ||
 			given.DeviceID != given.RuntimeConfig.DeviceID {
 			t.Errorf("%s was given device %+v, want the same ID in all three places", network, given)
@@ -55,10 +55,10 @@ func TestM13Devices(t *testing.T) {
 		t.Errorf("the networks were given devices %q, want %q, each once", devices, want)
 	}
 
-	r.create(r.pod("none", "left"))
-	message := r.refused("none", "DeviceUnavailable")
+	w.create(w.pod("none", "left"))
+	message := w.refused("none", "DeviceUnavailable")
 	for _, word := range []string{
-		r.namespace + "/left", string(nic), "the kubelet allocated 0", "resources.limits",
+		w.namespace + "/left", string(nic), "the kubelet allocated 0", "resources.limits",
 	} {
 		if !strings.Contains(message, word) {
 			t.Errorf("the event does not say %q: %s", word, message)
@@ -75,42 +75,42 @@ type deviceConfig struct {
 
 // dumped is what the plugin dump was given for an interface of the only pod that has one of that
 // name.
-func (r *rig) dumped(ifname string) deviceConfig {
-	r.t.Helper()
-	files, err := filepath.Glob(r.node.Path(dumpDir) + "/*-" + ifname)
-	r.must(err)
+func (w *workspace) dumped(ifname string) deviceConfig {
+	w.t.Helper()
+	files, err := filepath.Glob(w.node.Path(dumpDir) + "/*-" + ifname)
+	w.must(err)
 	if len(files) != 1 {
-		r.t.Fatalf("files of the plugin dump for %s: %q, want one", ifname, files)
+		w.t.Fatalf("files of the plugin dump for %s: %q, want one", ifname, files)
 	}
 	data, err := os.ReadFile(files[0])
-	r.must(err)
+	w.must(err)
 	var given deviceConfig
-	r.must(json.Unmarshal(data, &given))
+	w.must(json.Unmarshal(data, &given))
 	return given
 }
 
 // serveDevices is a device plugin, registered with the node's kubelet, until the test ends. It
 // waits until the node offers the devices.
-func (r *rig) serveDevices(name corev1.ResourceName, ids ...string) {
-	r.t.Helper()
+func (w *workspace) serveDevices(name corev1.ResourceName, ids ...string) {
+	w.t.Helper()
 	socket := strings.ReplaceAll(string(name), "/", "_") + ".sock"
-	listener, err := net.Listen("unix", r.node.Path(pluginapi.DevicePluginPath+socket))
-	r.must(err)
+	listener, err := net.Listen("unix", w.node.Path(pluginapi.DevicePluginPath+socket))
+	w.must(err)
 	server := grpc.NewServer()
 	pluginapi.RegisterDevicePluginServer(server, &devicePlugin{ids: ids})
 	go server.Serve(listener)
-	r.t.Cleanup(server.Stop)
+	w.t.Cleanup(server.Stop)
 
-	kubelet, err := grpc.NewClient("unix:"+r.node.Path(pluginapi.KubeletSocket),
+	kubelet, err := grpc.NewClient("unix:"+w.node.Path(pluginapi.KubeletSocket),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	r.must(err)
+	w.must(err)
 	defer kubelet.Close()
-	_, err = pluginapi.NewRegistrationClient(kubelet).Register(r.ctx, &pluginapi.RegisterRequest{
+	_, err = pluginapi.NewRegistrationClient(kubelet).Register(w.ctx, &pluginapi.RegisterRequest{
 		Version: pluginapi.Version, Endpoint: socket, ResourceName: string(name),
 	})
-	r.must(err)
-	r.eventually("the node offers "+string(name), func() error {
-		node, err := r.cluster.Client().CoreV1().Nodes().Get(r.ctx, r.node.Name, metav1.GetOptions{})
+	w.must(err)
+	w.eventually("the node offers "+string(name), func() error {
+		node, err := w.cluster.Client().CoreV1().Nodes().Get(w.ctx, w.node.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -165,26 +165,26 @@ const claimedNIC corev1.ResourceName = "example.com/claimed-nic"
 // claim: both reach its networks. A pod that has neither does not start, as the plugin of its
 // network takes a device.
 func TestR5DevicesOfClaims(t *testing.T) {
-	r := newRig(t)
-	r.serveClaims("nic.example.com", claimedNIC, "nic-a", "nic-b")
+	w := newWorkspace(t)
+	w.serveClaims("nic.example.com", claimedNIC, "nic-a", "nic-b")
 	config := `{"cniVersion": "1.0.0", "type": "dump", "capabilities": {"deviceID": true}}`
-	r.nad("left", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
-	r.nad("right", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
+	w.nad("left", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
+	w.nad("right", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
 	template := &resourcev1.ResourceClaimTemplate{ObjectMeta: metav1.ObjectMeta{Name: "one"}}
 	template.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{
 		{Name: "nic", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "nic.example.com"}},
 	}
-	_, err := r.cluster.Client().ResourceV1().ResourceClaimTemplates(r.namespace).
-		Create(r.ctx, template, metav1.CreateOptions{})
-	r.must(err)
+	_, err := w.cluster.Client().ResourceV1().ResourceClaimTemplates(w.namespace).
+		Create(w.ctx, template, metav1.CreateOptions{})
+	w.must(err)
 
-	two := r.pod("two", "left,right")
+	two := w.pod("two", "left,right")
 	two.Spec.ResourceClaims = []corev1.PodResourceClaim{
 		{Name: "nic", ResourceClaimTemplateName: &template.Name},
 	}
 	two.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "nic"}}
 	two.Spec.Containers[0].Resources.Limits = corev1.ResourceList{claimedNIC: resource.MustParse("1")}
-	made := r.requests(func() { r.run(two) })
+	made := w.requests(func() { w.run(two) })
 	want := map[string]int{
 		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2,
 		"list resourceslices": 1, "patch pods/status": 1,
@@ -193,30 +193,30 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	if !maps.Equal(made, want) {
 		t.Errorf("ADD made requests %v, want %v", made, want)
 	}
-	devices := []string{r.dumped("net1").DeviceID, r.dumped("net2").DeviceID}
+	devices := []string{w.dumped("net1").DeviceID, w.dumped("net2").DeviceID}
 	if want := []string{"nic-a", "nic-b"}; !slices.Equal(devices, want) {
 		t.Errorf("the networks were given devices %q, want %q", devices, want)
 	}
-	r.create(r.pod("none", "left"))
-	r.refused("none", "DeviceUnavailable")
+	w.create(w.pod("none", "left"))
+	w.refused("none", "DeviceUnavailable")
 }
 
 // serveClaims is a driver of dynamic resource allocation, registered with the node's kubelet, until
 // the test ends. It has a device for each ID, and a class by its name through which they can be
 // claimed and, as an extended resource, requested.
-func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string) {
-	r.t.Helper()
+func (w *workspace) serveClaims(driver string, name corev1.ResourceName, ids ...string) {
+	w.t.Helper()
 	d := &claimDriver{name: driver, registered: make(chan struct{})}
-	d.serve(r, "/var/lib/kubelet/plugins/"+driver+".sock", func(s *grpc.Server) {
+	d.serve(w, "/var/lib/kubelet/plugins/"+driver+".sock", func(s *grpc.Server) {
 		drapb.RegisterDRAPluginServer(s, d)
 	})
-	d.serve(r, "/var/lib/kubelet/plugins_registry/"+driver+".sock", func(s *grpc.Server) {
+	d.serve(w, "/var/lib/kubelet/plugins_registry/"+driver+".sock", func(s *grpc.Server) {
 		registerapi.RegisterRegistrationServer(s, d)
 	})
 	select {
 	case <-d.registered:
-	case <-r.ctx.Done():
-		r.t.Fatal("the kubelet does not register the driver")
+	case <-w.ctx.Done():
+		w.t.Fatal("the kubelet does not register the driver")
 	}
 	text := func(s string) resourcev1.DeviceAttribute {
 		return resourcev1.DeviceAttribute{StringValue: &s}
@@ -224,8 +224,8 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 	slice := &resourcev1.ResourceSlice{
 		ObjectMeta: metav1.ObjectMeta{Name: driver},
 		Spec: resourcev1.ResourceSliceSpec{
-			Driver: driver, NodeName: &r.node.Name,
-			Pool: resourcev1.ResourcePool{Name: r.node.Name, ResourceSliceCount: 1},
+			Driver: driver, NodeName: &w.node.Name,
+			Pool: resourcev1.ResourcePool{Name: w.node.Name, ResourceSliceCount: 1},
 		},
 	}
 	for i, id := range ids {
@@ -247,20 +247,20 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 			},
 		},
 	}
-	dra := r.cluster.Client().ResourceV1()
-	_, err := dra.ResourceSlices().Create(r.ctx, slice, metav1.CreateOptions{})
-	r.must(err)
-	_, err = dra.DeviceClasses().Create(r.ctx, class, metav1.CreateOptions{})
-	r.must(err)
-	r.t.Cleanup(func() {
+	dra := w.cluster.Client().ResourceV1()
+	_, err := dra.ResourceSlices().Create(w.ctx, slice, metav1.CreateOptions{})
+	w.must(err)
+	_, err = dra.DeviceClasses().Create(w.ctx, class, metav1.CreateOptions{})
+	w.must(err)
+	w.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		// The kubelet takes down no pod with claims after its driver is gone.
-		err := errors.Join(deletePods(ctx, r.cluster, r.namespace),
+		err := errors.Join(deletePods(ctx, w.cluster, w.namespace),
 			dra.ResourceSlices().Delete(ctx, driver, metav1.DeleteOptions{}),
 			dra.DeviceClasses().Delete(ctx, driver, metav1.DeleteOptions{}))
 		if err != nil {
-			r.t.Error(err)
+			w.t.Error(err)
 		}
 	})
 }
@@ -276,15 +276,15 @@ type claimDriver struct {
 }
 
 // serve starts a gRPC server at a path of the node.
-func (d *claimDriver) serve(r *rig, path string, register func(*grpc.Server)) {
-	r.t.Helper()
-	r.must(os.MkdirAll(filepath.Dir(r.node.Path(path)), 0o750))
-	listener, err := net.Listen("unix", r.node.Path(path))
-	r.must(err)
+func (d *claimDriver) serve(w *workspace, path string, register func(*grpc.Server)) {
+	w.t.Helper()
+	w.must(os.MkdirAll(filepath.Dir(w.node.Path(path)), 0o750))
+	listener, err := net.Listen("unix", w.node.Path(path))
+	w.must(err)
 	server := grpc.NewServer()
 	register(server)
 	go server.Serve(listener)
-	r.t.Cleanup(server.Stop)
+	w.t.Cleanup(server.Stop)
 }
 
 func (d *claimDriver) GetInfo(

@@ -10,20 +10,20 @@ import (
 // Of each kind of mistake, kubectl describe pod tells the reason, the NAD or plugin, and what to
 // do.
 func TestU19Misconfigurations(t *testing.T) {
-	r := newRig(t)
-	other := r.newNamespace("u19-other")
-	r.nad(other+"/theirs", macvlan("10.19.1.0/24"))
-	r.nad("plain", macvlan("10.19.2.0/24"))
-	r.nad("truncated", `{"cniVersion": "1.0.0", "type": "macvlan"`)
-	r.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
-	r.nad("no-binary", `{"cniVersion": "1.0.0", "type": "no-such-plugin"}`)
-	r.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", `+
+	w := newWorkspace(t)
+	other := w.newNamespace("u19-other")
+	w.nad(other+"/theirs", macvlan("10.19.1.0/24"))
+	w.nad("plain", macvlan("10.19.2.0/24"))
+	w.nad("truncated", `{"cniVersion": "1.0.0", "type": "macvlan"`)
+	w.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
+	w.nad("no-binary", `{"cniVersion": "1.0.0", "type": "no-such-plugin"}`)
+	w.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", `+
 		`"ipam": {"type": "host-local", "subnet": "10.19.4.0/24"}}`)
 	consumes := strings.Replace(macvlan("10.19.5.0/24"), "{",
 		`{"capabilities": {"deviceID": true}, `, 1)
-	r.nad("no-device", consumes, nadv1.ResourceNameAnnotation, "example.com/nic")
+	w.nad("no-device", consumes, nadv1.ResourceNameAnnotation, "example.com/nic")
 
-	ns := r.namespace
+	ns := w.namespace
 	tests := []struct {
 		pod, networks, reason string
 		says                  []string
@@ -72,15 +72,15 @@ func TestU19Misconfigurations(t *testing.T) {
 		},
 	}
 	for _, test := range tests {
-		r.create(r.pod(test.pod, test.networks))
+		w.create(w.pod(test.pod, test.networks))
 	}
 	for _, test := range tests {
 		t.Run(test.pod, func(t *testing.T) {
-			r := *r
-			r.t = t
-			r.refused(test.pod, test.reason)
-			out, err := r.cluster.Kubectl(r.ctx, "describe", "pod", test.pod, "--namespace="+ns)
-			r.must(err)
+			w := *w
+			w.t = t
+			w.refused(test.pod, test.reason)
+			out, err := w.cluster.Kubectl(w.ctx, "describe", "pod", test.pod, "--namespace="+ns)
+			w.must(err)
 			line := eventLine(out, test.reason)
 			for _, word := range append(test.says, "pod "+ns+"/"+test.pod) {
 				if !strings.Contains(line, word) {

@@ -13,11 +13,11 @@ import (
 
 // inPod calls fn on a thread in the network namespace of a pod, and waits for it. Sockets that it
 // makes stay there.
-func (r *rig) inPod(pod string, fn func() error) {
-	r.t.Helper()
-	path, err := r.node.PodNetns(r.ctx, r.namespace, pod)
-	r.must(err)
-	r.must(inNamespace(path, fn))
+func (w *workspace) inPod(pod string, fn func() error) {
+	w.t.Helper()
+	path, err := w.node.PodNetns(w.ctx, w.namespace, pod)
+	w.must(err)
+	w.must(inNamespace(path, fn))
 }
 
 // inNamespace calls fn on a thread in a network namespace.
@@ -40,10 +40,10 @@ func inNamespace(path string, fn func() error) error {
 
 // receiveMulticast joins a group on one interface of a pod. The channel has the first datagram,
 // or "" after two seconds without any.
-func (r *rig) receiveMulticast(pod, ifname string, group *net.UDPAddr) <-chan string {
-	r.t.Helper()
+func (w *workspace) receiveMulticast(pod, ifname string, group *net.UDPAddr) <-chan string {
+	w.t.Helper()
 	var conn *net.UDPConn
-	r.inPod(pod, func() error {
+	w.inPod(pod, func() error {
 		iface, err := net.InterfaceByName(ifname)
 		if err != nil {
 			return err
@@ -67,9 +67,9 @@ func (r *rig) receiveMulticast(pod, ifname string, group *net.UDPAddr) <-chan st
 	return got
 }
 
-func (r *rig) sendMulticast(pod, ifname string, group *net.UDPAddr, text string) {
-	r.t.Helper()
-	r.inPod(pod, func() error {
+func (w *workspace) sendMulticast(pod, ifname string, group *net.UDPAddr, text string) {
+	w.t.Helper()
+	w.inPod(pod, func() error {
 		iface, err := net.InterfaceByName(ifname)
 		if err != nil {
 			return err

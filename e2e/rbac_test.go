@@ -21,8 +21,8 @@ import (
 // The CustomResourceDefinition is established, with the names and the schema that the specification
 // has.
 func TestS2CustomResourceDefinition(t *testing.T) {
-	r := newRig(t)
-	out, err := r.cluster.Kubectl(r.ctx, "get", "crd",
+	w := newWorkspace(t)
+	out, err := w.cluster.Kubectl(w.ctx, "get", "crd",
 		"network-attachment-definitions.k8s.cni.cncf.io", "--output=jsonpath="+
 			`{.status.conditions[?(@.type=="Established")].status} {.status.acceptedNames.kind} `+
 			`{.status.acceptedNames.plural} {.spec.scope} {.status.storedVersions[0]}`)
@@ -30,14 +30,14 @@ func TestS2CustomResourceDefinition(t *testing.T) {
 	if err != nil || out != want {
 		t.Errorf("the CRD is %q, %v, want %q", out, err, want)
 	}
-	_, err = r.cluster.Kubectl(r.ctx, "api-resources") // kubectl's own cache may be older than the CRD
-	r.must(err)
-	out, err = r.cluster.Kubectl(r.ctx, "explain", "nad.spec")
+	_, err = w.cluster.Kubectl(w.ctx, "api-resources") // kubectl's own cache may be older than the CRD
+	w.must(err)
+	out, err = w.cluster.Kubectl(w.ctx, "explain", "nad.spec")
 	if err != nil || !strings.Contains(out, "config") {
 		t.Errorf("kubectl explain nad.spec: %s, %v", out, err)
 	}
-	err = r.cluster.Apply(r.ctx, `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
-		"metadata": {"name": "object", "namespace": "`+r.namespace+`"}, "spec": {"config": {"type": "macvlan"}}}`)
+	err = w.cluster.Apply(w.ctx, `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+		"metadata": {"name": "object", "namespace": "`+w.namespace+`"}, "spec": {"config": {"type": "macvlan"}}}`)
 	if err == nil || !strings.Contains(err.Error(), "spec.config") {
 		t.Errorf("a config that is no string: %v, want an error that names spec.config", err)
 	}
@@ -46,10 +46,10 @@ func TestS2CustomResourceDefinition(t *testing.T) {
 // Braid's account may do what it needs and nothing else: its rules beyond those of any account are
 // these.
 func TestU12NodeAccount(t *testing.T) {
-	r := newRig(t)
-	nobody := r.rules("system:serviceaccount:"+r.namespace+":default", "system:serviceaccounts")
+	w := newWorkspace(t)
+	nobody := w.rules("system:serviceaccount:"+w.namespace+":default", "system:serviceaccounts")
 	var got []string
-	for _, rule := range r.rules(account, "system:serviceaccounts") {
+	for _, rule := range w.rules(account, "system:serviceaccounts") {
 		if !slices.Contains(nobody, rule) {
 			got = append(got, rule)
 		}
@@ -82,9 +82,9 @@ func TestU12NodeAccount(t *testing.T) {
 		"update nodes": "no", "watch nodes": "no", "delete events": "no", "watch ipblocks": "no",
 		"patch ipamclaims": "no", "delete ipamclaims": "no",
 	} {
-		args := append([]string{"auth", "can-i", "--as=" + account, "--namespace=" + r.namespace},
+		args := append([]string{"auth", "can-i", "--as=" + account, "--namespace=" + w.namespace},
 			strings.Fields(question)...)
-		out, _ := r.cluster.Kubectl(r.ctx, args...) // "no" is a failure to kubectl
+		out, _ := w.cluster.Kubectl(w.ctx, args...) // "no" is a failure to kubectl
 		if got := strings.TrimSpace(out); got != want {
 			t.Errorf("kubectl auth can-i %s: %q, want %q", question, got, want)
 		}
@@ -92,16 +92,16 @@ func TestU12NodeAccount(t *testing.T) {
 }
 
 // rules is what a user may do in the test's namespace, each as "verb resource", sorted.
-func (r *rig) rules(user string, groups ...string) []string {
-	r.t.Helper()
+func (w *workspace) rules(user string, groups ...string) []string {
+	w.t.Helper()
 	review := &authorizationv1.SelfSubjectRulesReview{
-		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: r.namespace},
+		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: w.namespace},
 	}
-	review, err := r.as(user, append(groups, "system:authenticated")...).AuthorizationV1().
-		SelfSubjectRulesReviews().Create(r.ctx, review, metav1.CreateOptions{})
-	r.must(err)
+	review, err := w.as(user, append(groups, "system:authenticated")...).AuthorizationV1().
+		SelfSubjectRulesReviews().Create(w.ctx, review, metav1.CreateOptions{})
+	w.must(err)
 	if review.Status.Incomplete && review.Status.EvaluationError == "" {
-		r.t.Fatalf("rules of %s are not all known", user)
+		w.t.Fatalf("rules of %s are not all known", user)
 	}
 	var all []string
 	for _, rule := range review.Status.ResourceRules {
@@ -119,21 +119,21 @@ func (r *rig) rules(user string, groups ...string) []string {
 }
 
 // as is a client of a user that the administrator impersonates.
-func (r *rig) as(user string, groups ...string) kubernetes.Interface {
-	r.t.Helper()
-	config := rest.CopyConfig(r.cluster.AdminConfig())
+func (w *workspace) as(user string, groups ...string) kubernetes.Interface {
+	w.t.Helper()
+	config := rest.CopyConfig(w.cluster.AdminConfig())
 	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: groups}
 	client, err := kubernetes.NewForConfig(config)
-	r.must(err)
+	w.must(err)
 	return client
 }
 
 // The two roles for people: one sees NADs, the other makes and changes them, in the namespace where
 // they are bound; nobody else does.
 func TestU12Roles(t *testing.T) {
-	r := newRig(t)
-	r.nad("blue", macvlan("10.12.1.0/24"))
-	elsewhere := r.newNamespace("u12-elsewhere")
+	w := newWorkspace(t)
+	w.nad("blue", macvlan("10.12.1.0/24"))
+	elsewhere := w.newNamespace("u12-elsewhere")
 	for user, role := range map[string]string{
 		"vera": "braid-nad-viewer", "adam": "braid-nad-admin", "edith": "edit",
 	} {
@@ -142,9 +142,9 @@ func TestU12Roles(t *testing.T) {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}},
 		}
-		_, err := r.cluster.Client().RbacV1().RoleBindings(r.namespace).
-			Create(r.ctx, binding, metav1.CreateOptions{})
-		r.must(err)
+		_, err := w.cluster.Client().RbacV1().RoleBindings(w.namespace).
+			Create(w.ctx, binding, metav1.CreateOptions{})
+		w.must(err)
 	}
 	read, write := []string{"get", "list", "watch"}, []string{
 		"create", "update", "patch", "delete", "deletecollection",
@@ -154,10 +154,10 @@ func TestU12Roles(t *testing.T) {
 	} {
 		var can []string
 		for _, verb := range slices.Concat(read, write) {
-			if r.can(user, verb, r.namespace) {
+			if w.can(user, verb, w.namespace) {
 				can = append(can, verb)
 			}
-			if r.can(user, verb, elsewhere) {
+			if w.can(user, verb, elsewhere) {
 				t.Errorf("%s may %s NADs of a namespace where no role is bound", user, verb)
 			}
 		}
@@ -165,50 +165,50 @@ func TestU12Roles(t *testing.T) {
 	}
 
 	// Not only in theory.
-	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + r.namespace + "/" +
+	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + w.namespace + "/" +
 		nadv1.Resource + "/blue"
-	if err := r.as("vera").CoreV1().RESTClient().Get().AbsPath(path).Do(r.ctx).Error(); err != nil {
+	if err := w.as("vera").CoreV1().RESTClient().Get().AbsPath(path).Do(w.ctx).Error(); err != nil {
 		t.Errorf("the viewer does not see a NAD: %v", err)
 	}
-	err := r.as("vera").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error()
+	err := w.as("vera").CoreV1().RESTClient().Delete().AbsPath(path).Do(w.ctx).Error()
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("the viewer deletes a NAD: %v", err)
 	}
-	if err := r.as("adam").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error(); err != nil {
+	if err := w.as("adam").CoreV1().RESTClient().Delete().AbsPath(path).Do(w.ctx).Error(); err != nil {
 		t.Errorf("the admin does not delete a NAD: %v", err)
 	}
 }
 
-func (r *rig) can(user, verb, namespace string) bool {
-	r.t.Helper()
+func (w *workspace) can(user, verb, namespace string) bool {
+	w.t.Helper()
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User: user,
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
 			Namespace: namespace, Verb: verb, Group: nadv1.GroupName, Resource: nadv1.Resource,
 		},
 	}}
-	review, err := r.cluster.Client().AuthorizationV1().SubjectAccessReviews().
-		Create(r.ctx, review, metav1.CreateOptions{})
-	r.must(err)
+	review, err := w.cluster.Client().AuthorizationV1().SubjectAccessReviews().
+		Create(w.ctx, review, metav1.CreateOptions{})
+	w.must(err)
 	return review.Status.Allowed
 }
 
 // The kubeconfig on the node is the account's, and works as it is.
 
 func TestNodeKubeconfig(t *testing.T) {
-	r := newRig(t)
-	config, err := clientcmd.BuildConfigFromFlags("", r.node.Path(kubeconfig))
-	r.must(err)
-	config.Dial = r.cluster.AdminConfig().Dial
+	w := newWorkspace(t)
+	config, err := clientcmd.BuildConfigFromFlags("", w.node.Path(kubeconfig))
+	w.must(err)
+	config.Dial = w.cluster.AdminConfig().Dial
 	client, err := kubernetes.NewForConfig(config)
-	r.must(err)
+	w.must(err)
 	self, err := client.AuthenticationV1().SelfSubjectReviews().
-		Create(r.ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-	r.must(err)
+		Create(w.ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	w.must(err)
 	if got := self.Status.UserInfo.Username; got != account {
 		t.Errorf("the node's kubeconfig is that of %s, want %s", got, account)
 	}
-	_, err = client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{})
+	_, err = client.CoreV1().Pods(w.namespace).List(w.ctx, metav1.ListOptions{})
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("it lists pods: %v, want it forbidden", err)
 	}

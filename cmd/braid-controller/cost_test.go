@@ -16,15 +16,15 @@ import (
 )
 
 // asked is how often the API server has called a webhook.
-func (r *admissionRig) asked(webhook string) (n int) {
-	r.t.Helper()
-	metrics := string(r.ask(http.MethodGet, "/metrics", "").body)
+func (h *hookedAPI) asked(webhook string) (n int) {
+	h.t.Helper()
+	metrics := string(h.ask(http.MethodGet, "/metrics", "").body)
 	line := regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="` +
 		regexp.QuoteMeta(webhook) + `"[^}]*\} (\d+)`)
 	for _, m := range line.FindAllStringSubmatch(metrics, -1) {
 		count, err := strconv.Atoi(m[1])
 		if err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		n += count
 	}
@@ -34,18 +34,18 @@ func (r *admissionRig) asked(webhook string) (n int) {
 // TestRequestsOfPods: a pod without networks costs no request of anybody, and one with networks one
 // call of the webhook, which answers from what it knows.
 func TestRequestsOfPods(t *testing.T) {
-	r := newAdmission(t, "requests")
-	r.start()
-	r.nad("data", plainNAD, "pool=data").says(t, "a NAD", 201)
-	a, _ := r.pod("first", "data", "") // until the NAD is known it is asked for
+	h := newHookedAPI(t, "requests")
+	h.start()
+	h.nad("data", plainNAD, "pool=data").says(t, "a NAD", 201)
+	a, _ := h.pod("first", "data", "") // until the NAD is known it is asked for
 	a.says(t, "the first pod", 201)
 	const pods = 20
 	for networks, want := range map[string]int{"": 0, "data": pods} {
-		before := r.asked("pods.admission.braid-cni.io")
-		requests, err := r.RequestsDuring(t.Context(),
+		before := h.asked("pods.admission.braid-cni.io")
+		requests, err := h.RequestsDuring(t.Context(),
 			"system:serviceaccount:kube-system:braid-controller", func() error {
 				for i := range pods {
-					a, _ := r.pod(fmt.Sprintf("p%s-%d", networks, i), networks, "")
+					a, _ := h.pod(fmt.Sprintf("p%s-%d", networks, i), networks, "")
 					a.says(t, "a pod", 201)
 				}
 				return nil
@@ -53,7 +53,7 @@ func TestRequestsOfPods(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := r.asked("pods.admission.braid-cni.io") - before; got != want {
+		if got := h.asked("pods.admission.braid-cni.io") - before; got != want {
 			t.Errorf("%d pods with networks %q: the webhook was called %d times, want %d",
 				pods, networks, got, want)
 		}
@@ -75,34 +75,34 @@ const (
 // TestMemoryOfManyObjects: with 5,000 NADs and 200 nodes the controller that is shipped, at work as
 // leader and at admission, has less than 150 MiB.
 func TestMemoryOfManyObjects(t *testing.T) {
-	r := newAdmission(t, "many")
-	r.unhooked() // it is not measured how the objects are made
+	h := newHookedAPI(t, "many")
+	h.unhooked() // it is not measured how the objects are made
 	eventually(t, "nobody judges NADs", func() bool {
-		a := r.nad("first", manyConfig(0), "pool=data")
+		a := h.nad("first", manyConfig(0), "pool=data")
 		return a.code == http.StatusCreated || a.code == http.StatusConflict
 	})
 	defer func() {
-		r.unhooked()
-		r.ask(http.MethodDelete,
+		h.unhooked()
+		h.ask(http.MethodDelete,
 			"/apis/k8s.cni.cncf.io/v1/namespaces/many/network-attachment-definitions", "")
-		r.ask(http.MethodDelete, "/api/v1/nodes?labelSelector=many=yes", "")
+		h.ask(http.MethodDelete, "/api/v1/nodes?labelSelector=many=yes", "")
 	}()
-	r.makeMany()
-	r.webhooks()
+	h.makeMany()
+	h.webhooks()
 
 	dir := t.TempDir()
 	err := lab.Build(t.Context(), dir, "github.com/braid-cni/braid/cmd/braid-controller")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.binary = filepath.Join(dir, "braid-controller")
-	i := r.start("--interval", "1s", "--adopt-whereabouts")
+	h.binary = filepath.Join(dir, "braid-controller")
+	i := h.start("--interval", "1s", "--adopt-whereabouts")
 	most := 0
 	for n := range 300 {
-		a, _ := r.pod(fmt.Sprint("p", n), fmt.Sprintf("n%d,n%d", n, n+1), "")
+		a, _ := h.pod(fmt.Sprint("p", n), fmt.Sprintf("n%d,n%d", n, n+1), "")
 		a.says(t, "a pod", 201)
 		if n%10 == 0 {
-			r.nad(fmt.Sprint("n", n), manyConfig(n)+" ", "pool=data").says(t, "a NAD", 200)
+			h.nad(fmt.Sprint("n", n), manyConfig(n)+" ", "pool=data").says(t, "a NAD", 200)
 		}
 		most = max(most, memory(t, i.Process.Pid, "VmRSS"))
 	}
@@ -127,8 +127,8 @@ func manyConfig(n int) string {
 }
 
 // makeMany makes the NADs and nodes, each as large as those of clusters.
-func (r *admissionRig) makeMany() {
-	r.t.Helper()
+func (h *hookedAPI) makeMany() {
+	h.t.Helper()
 	work := make(chan func(), 16)
 	var workers sync.WaitGroup
 	for range 16 {
@@ -139,7 +139,7 @@ func (r *admissionRig) makeMany() {
 		})
 	}
 	for n := range manyNADs {
-		work <- func() { r.nad(fmt.Sprint("n", n), manyConfig(n), "pool=data").says(r.t, "a NAD", 201) }
+		work <- func() { h.nad(fmt.Sprint("n", n), manyConfig(n), "pool=data").says(h.t, "a NAD", 201) }
 	}
 	var images []string
 	for n := range 50 { // as many as a kubelet reports
@@ -153,9 +153,9 @@ func (r *admissionRig) makeMany() {
 			body := fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"many": "yes", "pool": "data"}, `+
 				`"annotations": {"braid-cni.io/node-interfaces": "[%s]"}}}`,
 				name, strings.Repeat(" ", 1<<10))
-			r.ask(http.MethodPost, "/api/v1/nodes", body).says(r.t, "a node", 201)
-			r.ask(http.MethodPatch, "/api/v1/nodes/"+name+"/status",
-				`{"status": {"images": [`+strings.Join(images, ",")+`]}}`).says(r.t, "its status", 200)
+			h.ask(http.MethodPost, "/api/v1/nodes", body).says(h.t, "a node", 201)
+			h.ask(http.MethodPatch, "/api/v1/nodes/"+name+"/status",
+				`{"status": {"images": [`+strings.Join(images, ",")+`]}}`).says(h.t, "its status", 200)
 		}
 	}
 	close(work)

@@ -86,57 +86,57 @@ var builtClient = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(path)
 })
 
-// agent is an agent at work on the rig's node.
+// agent is an agent at work on the host.
 type agent struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	log string
 }
 
-// viaAgent has the rig call braid by the client. There is no agent yet.
-func (r *rig) viaAgent() {
-	r.t.Helper()
+// viaAgent has the host call braid by the client. There is no agent yet.
+func (h *host) viaAgent() {
+	h.t.Helper()
 	binary, err := builtClient()
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("/tmp", "braid") //nolint:usetesting // a socket needs a short path
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a leftover in /tmp
-	r.socket = filepath.Join(dir, "agent", "agent.sock")
-	r.env = append(r.env, "BRAID_AGENT_SOCKET="+r.socket)
-	r.full = filepath.Join(dir, "braid-full")
+	h.t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a leftover in /tmp
+	h.socket = filepath.Join(dir, "agent", "agent.sock")
+	h.env = append(h.env, "BRAID_AGENT_SOCKET="+h.socket)
+	h.full = filepath.Join(dir, "braid-full")
 	err = errors.Join(os.WriteFile(filepath.Join(dir, "braid"), binary, 0o700),
-		os.Symlink(r.braid, r.full))
+		os.Symlink(h.braid, h.full))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	r.braid = filepath.Join(dir, "braid")
+	h.braid = filepath.Join(dir, "braid")
 }
 
 // agent starts an agent.
-func (r *rig) agent(env ...string) *agent {
-	r.t.Helper()
-	a := &agent{t: r.t, cmd: exec.Command(os.Args[0]), log: r.path("agent.log")}
+func (h *host) agent(env ...string) *agent {
+	h.t.Helper()
+	a := &agent{t: h.t, cmd: exec.Command(os.Args[0]), log: h.path("agent.log")}
 	log, err := os.OpenFile(a.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer log.Close()
 	a.cmd.Env, a.cmd.Stderr, a.cmd.Dir = append(
-		append(os.Environ(), asAgent+"="+r.socket, "GORACE=atexit_sleep_ms=0"), env...), log, "/"
+		append(os.Environ(), asAgent+"="+h.socket, "GORACE=atexit_sleep_ms=0"), env...), log, "/"
 	out, err := a.cmd.StdoutPipe()
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	if err := r.node.Run(a.cmd.Start); err != nil {
-		r.t.Fatal(err)
+	if err := h.node.Run(a.cmd.Start); err != nil {
+		h.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { a.cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+	h.t.Cleanup(func() { a.cmd.Process.Kill() }) //nolint:errcheck // it may have ended
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
-		r.t.Fatalf("the agent says %q, %v; its log: %s", line, err, a.said())
+		h.t.Fatalf("the agent says %q, %v; its log: %s", line, err, a.said())
 	}
 	return a
 }
@@ -157,83 +157,83 @@ func (a *agent) end(sig syscall.Signal) *os.ProcessState {
 }
 
 // without takes braid-full away while do runs: what it does is the agent's work.
-func (r *rig) without(do func()) {
-	r.t.Helper()
-	away := r.full + ".away"
-	if err := os.Rename(r.full, away); err != nil {
-		r.t.Fatal(err)
+func (h *host) without(do func()) {
+	h.t.Helper()
+	away := h.full + ".away"
+	if err := os.Rename(h.full, away); err != nil {
+		h.t.Fatal(err)
 	}
-	defer os.Rename(away, r.full) //nolint:errcheck // later calls fail
+	defer os.Rename(away, h.full) //nolint:errcheck // later calls fail
 	do()
 }
 
 // patient repeats what a busy machine kept from the agent: without braid-full nothing was done.
-func (r *rig) patient(command string, p *pod, env ...string) string {
-	r.t.Helper()
+func (h *host) patient(command string, p *pod, env ...string) string {
+	h.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
-		out, err := r.exec(command, p, env...)
+		out, err := h.exec(command, p, env...)
 		if err == nil {
 			return out
 		}
 		if !strings.Contains(out, "braid-client") || time.Now().After(deadline) {
-			r.t.Fatalf("%s: %v: %s\n%s", command, err, out, r.log())
+			h.t.Fatalf("%s: %v: %s\n%s", command, err, out, h.log())
 		}
 	}
 }
 
 // fallbacks are the reasons that clients noted.
-func (r *rig) fallbacks() []string {
-	text, _ := os.ReadFile(filepath.Join(filepath.Dir(r.socket), "fallbacks"))
+func (h *host) fallbacks() []string {
+	text, _ := os.ReadFile(filepath.Join(filepath.Dir(h.socket), "fallbacks"))
 	return strings.Fields(string(text))
 }
 
 // TestThroughTheAgent: what the agent does is what braid does alone, and braid-full is not needed.
 func TestThroughTheAgent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", `env >"$dir/env-$CNI_COMMAND"`)
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", `{"cniVersion":"1.0.0","type":"one"}`)
-	r.conf["logToStderr"] = true
-	alone, p := r.pod("alone", "a"), r.pod("p", "a,b")
-	want := r.add(alone)
-	r.viaAgent()
-	a := r.agent("OF_THE_AGENT=1")
-	r.without(func() {
+	h := newHost(t)
+	h.fake("one", `env >"$dir/env-$CNI_COMMAND"`)
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", `{"cniVersion":"1.0.0","type":"one"}`)
+	h.conf["logToStderr"] = true
+	alone, p := h.pod("alone", "a"), h.pod("p", "a,b")
+	want := h.add(alone)
+	h.viaAgent()
+	a := h.agent("OF_THE_AGENT=1")
+	h.without(func() {
 		got := &types100.Result{}
-		if err := json.Unmarshal([]byte(r.patient("ADD", p, "OF_THE_RUNTIME=1")), got); err != nil {
+		if err := json.Unmarshal([]byte(h.patient("ADD", p, "OF_THE_RUNTIME=1")), got); err != nil {
 			t.Fatal(err)
 		}
 		if got.Interfaces[2].Sandbox != p.Path || len(got.Interfaces) != len(want.Interfaces) ||
 			got.CNIVersion != want.CNIVersion {
 			t.Errorf("the result is %v, want one like %v", got, want)
 		}
-		r.has(p, "eth0", "net1")
-		r.patient("CHECK", p)
+		h.has(p, "eth0", "net1")
+		h.patient("CHECK", p)
 	})
-	env, err := os.ReadFile(r.path("calls", "env-ADD"))
+	env, err := os.ReadFile(h.path("calls", "env-ADD"))
 	if err != nil || !strings.Contains(string(env), "OF_THE_RUNTIME=1\n") ||
 		strings.Contains(string(env), "OF_THE_AGENT") ||
 		!strings.Contains(string(env), "CNI_NETNS="+p.Path+"\n") {
 		t.Errorf("a binary's environment: %v\n%s", err, env)
 	}
-	if len(r.status(p)) != 3 {
-		t.Errorf("network-status is %v", r.status(p))
+	if len(h.status(p)) != 3 {
+		t.Errorf("network-status is %v", h.status(p))
 	}
-	record, err := os.ReadFile(r.path("state/sandboxes", p.id+".json"))
+	record, err := os.ReadFile(h.path("state/sandboxes", p.id+".json"))
 	if err != nil || !strings.Contains(string(record), `"netns":"`+p.Path+`"`) {
 		t.Errorf("the record: %v\n%s", err, record)
 	}
-	r.without(func() {
-		r.patient("DEL", p)
-		r.patient("DEL", alone)
-		r.patient("DEL", p)
+	h.without(func() {
+		h.patient("DEL", p)
+		h.patient("DEL", alone)
+		h.patient("DEL", p)
 	})
-	r.clean(p, alone)
+	h.clean(p, alone)
 	if state := a.end(syscall.SIGTERM); state.ExitCode() != 0 {
 		t.Errorf("the agent ended with %v; its log:\n%s", state, a.said())
 	}
-	if log := r.log(); strings.Count(log, "msg=ADD") != 2 || strings.Count(log, "msg=DEL") < 3 {
+	if log := h.log(); strings.Count(log, "msg=ADD") != 2 || strings.Count(log, "msg=DEL") < 3 {
 		t.Errorf("the log:\n%s", log)
 	}
 }
@@ -242,32 +242,32 @@ func TestThroughTheAgent(t *testing.T) {
 // so that ADDs do not wait for it; and none of a network that the node does not use.
 func TestBlocksAheadOfNeed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for name, cidr := range map[string]string{"a": "10.20.0.0/16", "unused": "10.21.0.0/16"} {
-		r.nad(name, `{"cniVersion":"1.0.0","plugins":[`+
-			r.whereabouts("macvlan", `"range":"`+cidr+`"`, "")+`]}`)
+		h.nad(name, `{"cniVersion":"1.0.0","plugins":[`+
+			h.whereabouts("macvlan", `"range":"`+cidr+`"`, "")+`]}`)
 	}
-	r.viaAgent()
-	r.agent()
+	h.viaAgent()
+	h.agent()
 	pods := 0
 	add := func(n int) {
 		for range n {
 			pods++
-			r.patient("ADD", r.pod(fmt.Sprint("p", pods), "a"))
+			h.patient("ADD", h.pod(fmt.Sprint("p", pods), "a"))
 		}
 	}
 	add(13)
-	for deadline := time.Now().Add(time.Minute); len(r.blocks()) < 2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(h.blocks()) < 2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 13 ADDs there is no block but %s", r.owners())
+			t.Fatalf("after 13 ADDs there is no block but %s", h.owners())
 		}
 	}
-	back := r.cutOff()
+	back := h.cutOff()
 	add(12)
 	back()
-	for _, b := range r.blocks() {
-		if len(r.blocks()) != 2 || b.Spec.Owner == nil || !strings.HasPrefix(b.Spec.CIDR, "10.20.") {
-			t.Errorf("blocks are %s", r.owners())
+	for _, b := range h.blocks() {
+		if len(h.blocks()) != 2 || b.Spec.Owner == nil || !strings.HasPrefix(b.Spec.CIDR, "10.20.") {
+			t.Errorf("blocks are %s", h.owners())
 		}
 	}
 }
@@ -275,22 +275,22 @@ func TestBlocksAheadOfNeed(t *testing.T) {
 // TestTracesOfTheAgent: the agent continues the runtime's trace, down to the attachments.
 func TestTracesOfTheAgent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.viaAgent()
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.viaAgent()
 	var collector *tracetest.Collector
 	var endpoint string
-	if err := r.node.Run(func() error { // where the agent is
+	if err := h.node.Run(func() error { // where the agent is
 		collector, endpoint = tracetest.Collect(t)
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	a := r.agent(trace.Endpoint + "=" + endpoint)
+	a := h.agent(trace.Endpoint + "=" + endpoint)
 	const id = "0af7651916cd43dd8448eb211c80319c"
-	r.without(func() {
-		r.patient("ADD", p, "TRACEPARENT=00-"+id+"-b7ad6b7169203331-01")
+	h.without(func() {
+		h.patient("ADD", p, "TRACEPARENT=00-"+id+"-b7ad6b7169203331-01")
 	})
 	a.end(syscall.SIGTERM)
 	spans := collector.Spans()
@@ -302,64 +302,64 @@ func TestTracesOfTheAgent(t *testing.T) {
 	if got := tracetest.Texts(spans["ADD net1"].GetAttributes())["braid.network"]; got != "default/a" {
 		t.Errorf("the network of net1 is %q", got)
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // TestErrorsOfTheAgent are those of braid alone.
 func TestErrorsOfTheAgent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.pod("p", "missing")
-	want, _ := r.exec("ADD", p)
-	r.viaAgent()
-	r.agent()
-	r.without(func() {
+	h := newHost(t)
+	p := h.pod("p", "missing")
+	want, _ := h.exec("ADD", p)
+	h.viaAgent()
+	h.agent()
+	h.without(func() {
 		var got string
 		for deadline := time.Now().Add(time.Minute); got == "" ||
 			strings.Contains(got, "braid-client") && time.Now().Before(deadline); {
-			got, _ = r.exec("ADD", p)
+			got, _ = h.exec("ADD", p)
 		}
 		if got != want || !strings.Contains(got, "default/missing") {
 			t.Errorf("the error is\n%s\nwant\n%s", got, want)
 		}
 	})
-	r.fails("ADD", nil, 4, "CNI_CONTAINERID") // the CNI library's words
-	r.clean(p)
+	h.fails("ADD", nil, 4, "CNI_CONTAINERID") // the CNI library's words
+	h.clean(p)
 }
 
 // TestWithoutTheAgent: whatever is wrong with the agent, pods have their networks.
 func TestWithoutTheAgent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	r.viaAgent()
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	h.viaAgent()
 	round := func(name string) {
 		t.Helper()
-		p := r.pod(name, "a")
-		r.add(p)
-		r.has(p, "eth0", "net1")
-		r.must("CHECK", p)
-		r.must("DEL", p)
-		r.clean(p)
+		p := h.pod(name, "a")
+		h.add(p)
+		h.has(p, "eth0", "net1")
+		h.must("CHECK", p)
+		h.must("DEL", p)
+		h.clean(p)
 	}
 	round("never-there")
-	a := r.agent()
+	a := h.agent()
 	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	round("stopped")
-	p := r.pod("left", "a")
-	r.add(p)
+	p := h.pod("left", "a")
+	h.add(p)
 	if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	r.must("CHECK", p) // it did nothing when it went on
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("CHECK", p) // it did nothing when it went on
+	h.must("DEL", p)
+	h.clean(p)
 	a.end(syscall.SIGKILL)
 	round("gone")
-	reasons := r.fallbacks()
+	reasons := h.fallbacks()
 	if !slices.Contains(reasons, string(client.Slow)) ||
 		!slices.Contains(reasons, string(client.Closed)) {
 		t.Errorf("the notes are %q", reasons)
@@ -369,25 +369,25 @@ func TestWithoutTheAgent(t *testing.T) {
 // TestNeverTheAgent: VERSION and STATUS, and plugins under their own names, never ask the agent.
 func TestNeverTheAgent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.viaAgent()
-	a := r.agent()
+	h := newHost(t)
+	h.viaAgent()
+	a := h.agent()
 	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if out := r.must("VERSION", nil); !strings.Contains(out, `"supportedVersions"`) {
+	if out := h.must("VERSION", nil); !strings.Contains(out, `"supportedVersions"`) {
 		t.Errorf("VERSION: %s", out)
 	}
-	r.must("STATUS", nil)
-	link := filepath.Join(filepath.Dir(r.braid), "bridge")
-	if err := os.Symlink(r.braid, link); err != nil {
+	h.must("STATUS", nil)
+	link := filepath.Join(filepath.Dir(h.braid), "bridge")
+	if err := os.Symlink(h.braid, link); err != nil {
 		t.Fatal(err)
 	}
-	r.braid = link
-	if out := r.must("VERSION", nil); !strings.Contains(out, `"0.1.0"`) {
+	h.braid = link
+	if out := h.must("VERSION", nil); !strings.Contains(out, `"0.1.0"`) {
 		t.Errorf("VERSION of bridge: %s", out)
 	}
-	if notes := r.fallbacks(); len(notes) > 0 {
+	if notes := h.fallbacks(); len(notes) > 0 {
 		t.Errorf("fallbacks were noted: %q", notes)
 	}
 }
@@ -396,62 +396,62 @@ func TestNeverTheAgent(t *testing.T) {
 // pod nothing: the client ends the work alone.
 func TestAgentKilledAtEachPoint(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.viaAgent()
-	file := r.path("points")
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.viaAgent()
+	file := h.path("points")
 	trace := func(command string) []string {
-		a := r.agent(killAt+"="+neverKilled, traceTo+"="+file)
-		r.without(func() { r.patient(command, p) })
+		a := h.agent(killAt+"="+neverKilled, traceTo+"="+file)
+		h.without(func() { h.patient(command, p) })
 		a.end(syscall.SIGTERM)
-		return r.readPoints(file, p)
+		return h.readPoints(file, p)
 	}
 	add := trace("ADD")
 	del := trace("DEL")
-	r.clean(p)
+	h.clean(p)
 	covers(t, add, "record ", "ADD eth0", "ADD net1", "publish ")
 	covers(t, del, "record ", "DEL eth0", "remove links")
 	for command, points := range map[string][]string{"ADD": add, "DEL": del} {
-		r.eachPoint(points, 0, func(r *rig, n int) {
+		h.eachPoint(points, 0, func(h *host, n int) {
 			if command == "DEL" {
-				r.add(p)
+				h.add(p)
 			}
-			a := r.agent(fmt.Sprintf("%s=%d", killAt, n), traceTo+"="+file)
+			a := h.agent(fmt.Sprintf("%s=%d", killAt, n), traceTo+"="+file)
 			for { // a busy machine may keep the call from the agent
-				r.must(command, p)
-				if r.killed(a) {
+				h.must(command, p)
+				if h.killed(a) {
 					break
 				}
 				if command == "ADD" {
-					r.must("DEL", p, killAt+"=")
+					h.must("DEL", p, killAt+"=")
 				} else {
-					r.add(p)
+					h.add(p)
 				}
 			}
 			if command == "ADD" {
-				r.has(p, "eth0", "net1")
-				r.must("CHECK", p)
-				r.must("DEL", p)
+				h.has(p, "eth0", "net1")
+				h.must("CHECK", p)
+				h.must("DEL", p)
 			}
-			r.clean(p)
+			h.clean(p)
 			if err := os.Remove(file); err != nil {
-				r.t.Error(err)
+				h.t.Error(err)
 			}
 		})
 	}
 }
 
 // killed reports whether the agent has ended, as it was to.
-func (r *rig) killed(a *agent) bool {
-	r.t.Helper()
+func (h *host) killed(a *agent) bool {
+	h.t.Helper()
 	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
 	if err == nil && !strings.Contains(string(state), ") Z ") {
 		return false
 	}
 	ended := a.end(syscall.SIGKILL).Sys().(syscall.WaitStatus)
 	if !ended.Signaled() || ended.Signal() != syscall.SIGKILL {
-		r.t.Errorf("the agent ended with %v; its log:\n%s", ended, a.said())
+		h.t.Errorf("the agent ended with %v; its log:\n%s", ended, a.said())
 	}
 	return true
 }
@@ -459,20 +459,20 @@ func (r *rig) killed(a *agent) bool {
 // TestConfigurationOfTheCall: a call has the configuration that the runtime passes with it.
 func TestConfigurationOfTheCall(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.viaAgent()
-	r.agent()
-	first, second := r.pod("first", ""), r.pod("second", "")
-	r.without(func() {
-		r.patient("ADD", first)
-		r.setBraid("stateDir", r.path("other"))
-		r.patient("ADD", second)
-		if _, err := os.Stat(r.path("other/sandboxes", second.id+".json")); err != nil {
+	h := newHost(t)
+	h.viaAgent()
+	h.agent()
+	first, second := h.pod("first", ""), h.pod("second", "")
+	h.without(func() {
+		h.patient("ADD", first)
+		h.setBraid("stateDir", h.path("other"))
+		h.patient("ADD", second)
+		if _, err := os.Stat(h.path("other/sandboxes", second.id+".json")); err != nil {
 			t.Error(err)
 		}
-		r.patient("DEL", second)
-		r.setBraid("stateDir", r.path("state"))
-		r.patient("DEL", first)
+		h.patient("DEL", second)
+		h.setBraid("stateDir", h.path("state"))
+		h.patient("DEL", first)
 	})
-	r.clean(first, second)
+	h.clean(first, second)
 }

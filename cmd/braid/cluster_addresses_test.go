@@ -15,42 +15,42 @@ import (
 )
 
 // peer is another node of the same manifests.
-func (r *rig) peer(name string) *rig {
-	r.t.Helper()
-	other := newRig(r.t)
+func (h *host) peer(name string) *host {
+	h.t.Helper()
+	other := newHost(h.t)
 	if err := os.Remove(other.path("manifests")); err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	if err := os.Symlink(r.path("manifests"), other.path("manifests")); err != nil {
-		r.t.Fatal(err)
+	if err := os.Symlink(h.path("manifests"), other.path("manifests")); err != nil {
+		h.t.Fatal(err)
 	}
-	other.setBraid("manifests", r.path("manifests"))
+	other.setBraid("manifests", h.path("manifests"))
 	other.setBraid("nodeName", name)
 	return other
 }
 
 // nodes makes manifests of so many nodes.
-func (r *rig) nodes(n int) {
+func (h *host) nodes(n int) {
 	for i := range n {
-		r.object("v1", "Node", fmt.Sprint("node-", i+1), map[string]any{}, nil)
+		h.object("v1", "Node", fmt.Sprint("node-", i+1), map[string]any{}, nil)
 	}
 }
 
 // blocks are those of the cluster.
-func (r *rig) blocks() (list []v1alpha1.IPBlock) {
-	r.t.Helper()
-	files, err := filepath.Glob(r.path("manifests", "ipblocks", "*.json"))
+func (h *host) blocks() (list []v1alpha1.IPBlock) {
+	h.t.Helper()
+	files, err := filepath.Glob(h.path("manifests", "ipblocks", "*.json"))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		var b v1alpha1.IPBlock
 		if err := json.Unmarshal(data, &b); err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		list = append(list, b)
 	}
@@ -58,9 +58,9 @@ func (r *rig) blocks() (list []v1alpha1.IPBlock) {
 }
 
 // owners are the nodes of the blocks, each with the addresses that it has as the object tells it.
-func (r *rig) owners() string {
+func (h *host) owners() string {
 	var all []string
-	for _, b := range r.blocks() {
+	for _, b := range h.blocks() {
 		if b.Spec.Owner != nil {
 			all = append(all, b.Spec.CIDR+" of "+b.Spec.Owner.NodeName)
 			continue
@@ -75,25 +75,25 @@ func (r *rig) owners() string {
 }
 
 // after runs a command as if so much time had passed.
-func (r *rig) after(passed, command string, p *pod) {
-	r.t.Helper()
-	r.must(command, p, later+"="+passed)
+func (h *host) after(passed, command string, p *pod) {
+	h.t.Helper()
+	h.must(command, p, later+"="+passed)
 }
 
 // cutOff makes each look at blocks fail, and nothing else, until the test calls the result.
-func (r *rig) cutOff() (back func()) {
-	r.t.Helper()
-	blocks := r.path("manifests", "ipblocks")
+func (h *host) cutOff() (back func()) {
+	h.t.Helper()
+	blocks := h.path("manifests", "ipblocks")
 	move := func(from, to string) {
 		if err := os.Rename(from, to); err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 	}
 	move(blocks, blocks+".away")
-	r.write("manifests/ipblocks", "no directory")
+	h.write("manifests/ipblocks", "no directory")
 	return func() {
 		if err := os.Remove(blocks); err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		move(blocks+".away", blocks)
 	}
@@ -103,16 +103,16 @@ func (r *rig) cutOff() (back func()) {
 // addresses of them for a while, and then none.
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-		r.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
-	p := r.pod("p", "a")
-	r.add(p)
-	back := r.cutOff()
-	r.add(r.pod("soon", "a"))
-	r.after("12m", "ADD", r.pod("later", "a"))
-	q := r.pod("q", "a")
-	out, failed := r.call("ADD", q, later+"=19m")
+	h := newHost(t)
+	h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		h.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
+	p := h.pod("p", "a")
+	h.add(p)
+	back := h.cutOff()
+	h.add(h.pod("soon", "a"))
+	h.after("12m", "ADD", h.pod("later", "a"))
+	q := h.pod("q", "a")
+	out, failed := h.call("ADD", q, later+"=19m")
 	if failed == nil || failed.Code != 11 {
 		t.Fatalf("ADD 19 minutes after the last look: %s, %v", out, failed)
 	}
@@ -123,9 +123,9 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 			t.Errorf("%q is not in: %s", word, failed.Msg)
 		}
 	}
-	r.after("19m", "DEL", p) // what is given back needs no look
+	h.after("19m", "DEL", p) // what is given back needs no look
 	back()
-	r.after("20m", "ADD", q)
+	h.after("20m", "ADD", q)
 }
 
 // window is a range of four blocks, all of whose addresses are given.
@@ -135,36 +135,36 @@ const window = `"range":"10.20.0.0/16","range_start":"10.20.0.0","range_end":"10
 // another node asks for them, whatever its own operations are of; and a node without any by a
 // timer.
 func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
-	for name, operate := range map[string]func(r *rig, plain *pod, passed string){
-		"ADD": func(r *rig, _ *pod, passed string) {
-			r.after(passed, "ADD", r.pod("new"+passed, ""))
+	for name, operate := range map[string]func(h *host, plain *pod, passed string){
+		"ADD": func(h *host, _ *pod, passed string) {
+			h.after(passed, "ADD", h.pod("new"+passed, ""))
 		},
-		"CHECK":        func(r *rig, plain *pod, passed string) { r.after(passed, "CHECK", plain) },
-		"DEL repeated": func(r *rig, plain *pod, passed string) { r.after(passed, "DEL", plain) },
-		"GC": func(r *rig, plain *pod, passed string) {
-			r.valid(plain)
-			r.after(passed, "GC", nil)
+		"CHECK":        func(h *host, plain *pod, passed string) { h.after(passed, "CHECK", plain) },
+		"DEL repeated": func(h *host, plain *pod, passed string) { h.after(passed, "DEL", plain) },
+		"GC": func(h *host, plain *pod, passed string) {
+			h.valid(plain)
+			h.after(passed, "GC", nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.nodes(2)
-			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", window, "")+`]}`)
+			h := newHost(t)
+			h.nodes(2)
+			h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+h.whereabouts("macvlan", window, "")+`]}`)
 			for i := range 4 { // it has all blocks, and one address of each in use
-				r.add(r.pod(fmt.Sprint("p", i),
+				h.add(h.pod(fmt.Sprint("p", i),
 					fmt.Sprintf(`[{"name":"a","cni-args":{"ips":["10.20.0.%d"]}}]`, 16*i+1)))
 			}
-			same(t, "blocks", strings.Count(r.owners(), " of node-1"), 4)
-			plain := r.pod("plain", "")
-			r.add(plain)
+			same(t, "blocks", strings.Count(h.owners(), " of node-1"), 4)
+			plain := h.pod("plain", "")
+			h.add(plain)
 			if name == "DEL repeated" {
-				r.must("DEL", plain)
+				h.must("DEL", plain)
 			}
-			other := r.peer("node-2")
+			other := h.peer("node-2")
 			q := other.pod("q", "a")
 			other.fails("ADD", q, 11, "node-1 was asked to share")
-			operate(r, plain, "1m")
+			operate(h, plain, "1m")
 			other.add(q)
 			if got := other.address(q, "net1"); !strings.HasPrefix(got, "10.20.0.") {
 				t.Errorf("address %s", got)
@@ -176,27 +176,27 @@ func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
 // TestR26StatusAsksNobody: STATUS tells what the node knows, and tends nothing.
 func TestR26StatusAsksNobody(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"macvlan","master":%q,`+
 		`"ipam":{"type":"whereabouts","range":"10.20.0.1/32"}}`, nic)
 	status := func() *types.Error {
 		t.Helper()
-		_, failed := r.standalone("whereabouts", "STATUS", nil, conf)
+		_, failed := h.standalone("whereabouts", "STATUS", nil, conf)
 		return failed
 	}
 	p, q := &pod{Namespace: nettest.New(t), id: "id-p"}, &pod{Namespace: nettest.New(t), id: "id-q"}
-	if _, failed := r.standalone("whereabouts", "ADD", p, conf); failed != nil {
+	if _, failed := h.standalone("whereabouts", "ADD", p, conf); failed != nil {
 		t.Fatal(failed)
 	}
-	if _, failed := r.standalone("whereabouts", "ADD", q, conf); failed == nil {
+	if _, failed := h.standalone("whereabouts", "ADD", q, conf); failed == nil {
 		t.Fatal("two of one address")
 	}
-	back := r.cutOff()
-	r.env = []string{later + "=40s"}
+	back := h.cutOff()
+	h.env = []string{later + "=40s"}
 	if failed := status(); failed == nil || failed.Code != 50 {
 		t.Errorf("STATUS of a full range: %v", failed)
 	}
-	r.env = []string{later + "=30m"}
+	h.env = []string{later + "=30m"}
 	if failed := status(); failed != nil {
 		t.Errorf("STATUS when somebody may have given an address back: %v", failed)
 	}
@@ -210,29 +210,29 @@ func TestR28StateLost(t *testing.T) {
 		for _, command := range []string{"DEL", "GC"} {
 			t.Run(command+" without "+lost, func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t)
-				r.nodes(2)
-				r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-					r.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
-				p, q := r.pod("p", "a"), r.pod("q", "a")
-				r.add(p)
-				r.add(q)
-				same(t, "blocks", r.owners(), "10.20.0.0/28 shared id-p id-q")
-				if err := os.RemoveAll(r.path(lost)); err != nil {
+				h := newHost(t)
+				h.nodes(2)
+				h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+					h.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
+				p, q := h.pod("p", "a"), h.pod("q", "a")
+				h.add(p)
+				h.add(q)
+				same(t, "blocks", h.owners(), "10.20.0.0/28 shared id-p id-q")
+				if err := os.RemoveAll(h.path(lost)); err != nil {
 					t.Fatal(err)
 				}
 				if command == "DEL" {
-					r.must("DEL", p)
-					same(t, "blocks", r.owners(), "10.20.0.0/28 shared id-q")
-					r.must("DEL", q)
+					h.must("DEL", p)
+					same(t, "blocks", h.owners(), "10.20.0.0/28 shared id-q")
+					h.must("DEL", q)
 				} else {
-					r.valid()
-					r.must("GC", nil)
+					h.valid()
+					h.must("GC", nil)
 					if lost == "state" { // the engine knows of no network any more
 						return
 					}
 				}
-				same(t, "blocks", r.owners(), "")
+				same(t, "blocks", h.owners(), "")
 			})
 		}
 	}
@@ -244,25 +244,25 @@ func TestR28Renamed(t *testing.T) {
 		for name, cidr := range map[string]string{"shared": "10.20.0.0/29", "own": "10.20.0.0/24"} {
 			t.Run(command+" "+name, func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t)
-				r.nodes(2)
-				r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-					r.whereabouts("macvlan", fmt.Sprintf(`"range":%q`, cidr), "")+`]}`)
-				p := r.pod("p", "a")
-				r.add(p)
-				r.setBraid("nodeName", "node-new")
+				h := newHost(t)
+				h.nodes(2)
+				h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+					h.whereabouts("macvlan", fmt.Sprintf(`"range":%q`, cidr), "")+`]}`)
+				p := h.pod("p", "a")
+				h.add(p)
+				h.setBraid("nodeName", "node-new")
 				if command == "DEL" {
-					r.must("DEL", p)
+					h.must("DEL", p)
 				} else {
-					r.valid()
-					r.must("GC", nil)
+					h.valid()
+					h.must("GC", nil)
 				}
 				// A block of its own is given back when it has been idle for a while.
 				for _, passed := range []string{"1m", "10m", "20m"} {
-					r.after(passed, "DEL", p)
+					h.after(passed, "DEL", p)
 				}
-				same(t, "blocks", r.owners(), "")
-				r.clean()
+				same(t, "blocks", h.owners(), "")
+				h.clean()
 			})
 		}
 	}
@@ -272,20 +272,20 @@ func TestR28Renamed(t *testing.T) {
 // thirteen nodes belongs to those that use it.
 func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nodes(13)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-		r.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
-	r.nad("small", `{"cniVersion":"1.0.0","plugins":[`+
-		r.whereabouts("macvlan", `"range":"10.21.0.0/27"`, "")+`]}`)
-	r.add(r.pod("p", "a"))
-	same(t, "blocks", r.owners(), "10.20.0.0/28 of node-1")
-	back := r.cutOff() // no request is needed for the next
-	r.add(r.pod("q", "a"))
+	h := newHost(t)
+	h.nodes(13)
+	h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		h.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
+	h.nad("small", `{"cniVersion":"1.0.0","plugins":[`+
+		h.whereabouts("macvlan", `"range":"10.21.0.0/27"`, "")+`]}`)
+	h.add(h.pod("p", "a"))
+	same(t, "blocks", h.owners(), "10.20.0.0/28 of node-1")
+	back := h.cutOff() // no request is needed for the next
+	h.add(h.pod("q", "a"))
 	back()
-	s := r.pod("s", "small")
-	r.add(s)
-	got := r.owners()
+	s := h.pod("s", "small")
+	h.add(s)
+	got := h.owners()
 	if !strings.Contains(got, "10.21.0.") || strings.Count(got, " shared id-s") != 1 {
 		t.Errorf("blocks: %s, want that of the small range shared", got)
 	}
@@ -295,26 +295,26 @@ func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 // pods of one virtual machine during a migration.
 func TestR6AllowPersistentIPs(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nodes(2)
-	r.nad("red", fmt.Sprintf(`{"cniVersion":"0.3.1","name":"tenantred","type":"macvlan","master":%q,"allowPersistentIPs":true,
+	h := newHost(t)
+	h.nodes(2)
+	h.nad("red", fmt.Sprintf(`{"cniVersion":"0.3.1","name":"tenantred","type":"macvlan","master":%q,"allowPersistentIPs":true,
 		"ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`, nic))
-	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm-a.tenantred",
+	h.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm-a.tenantred",
 		map[string]any{"network": "tenantred", "interface": "pod16367aacb67"}, nil)
 	const networks = `[{"name":"red","interface":"pod16367aacb67",` +
 		`"ipam-claim-reference":"vm-a.tenantred"}]`
-	source := r.pod("source", networks)
-	r.add(source)
-	kept := r.address(source, "pod16367aacb67")
-	other := r.peer("node-2")
+	source := h.pod("source", networks)
+	h.add(source)
+	kept := h.address(source, "pod16367aacb67")
+	other := h.peer("node-2")
 	target := other.pod("target", networks)
 	other.add(target)
 	same(t, "address of the target", other.address(target, "pod16367aacb67"), kept)
 	other.fails("ADD", other.pod("third", networks), 11, "the address is taken")
-	r.must("DEL", source)
+	h.must("DEL", source)
 	other.must("CHECK", target)
 	other.must("DEL", target)
-	again := r.pod("again", networks)
-	r.add(again)
-	same(t, "address after a restart", r.address(again, "pod16367aacb67"), kept)
+	again := h.pod("again", networks)
+	h.add(again)
+	same(t, "address after a restart", h.address(again, "pod16367aacb67"), kept)
 }

@@ -136,8 +136,8 @@ func (o outcome) hold(t *testing.T, f corpus.File) {
 		absent := outcome{refused: "PluginNotFound", says: []string{o.plugin, "install the plugin in "}}
 		absent.hold(t, f)
 	}
-	c := newCorpusRig(t, f)
-	o.others(c.rig)
+	c := newCorpusHost(t, f)
+	o.others(c.host)
 	if o.plugin != "" {
 		c.install(o.plugin)
 	}
@@ -192,8 +192,8 @@ func TestCorpusOfTenants(t *testing.T) {
 // ofTenant runs the first pod of a file in a tenant's namespace.
 func (o outcome) ofTenant(t *testing.T, f corpus.File) {
 	nettest.NeedsLink(t, o.kinds...)
-	c := newCorpusRig(t, f)
-	o.others(c.rig)
+	c := newCorpusHost(t, f)
+	o.others(c.host)
 	c.conf["globalNamespaces"], c.conf["namespaceIsolation"] = "nobodys", false
 	p := c.pods[0]
 	for namespace := range map[string]bool{f.NAD.Namespace: true, p.namespace: true} {
@@ -224,9 +224,9 @@ func (o outcome) ofTenant(t *testing.T, f corpus.File) {
 	c.gone()
 }
 
-// corpusRig is a node with the masters that the files name.
-type corpusRig struct {
-	*rig
+// corpusHost is a node with the masters that the files name.
+type corpusHost struct {
+	*host
 	pods   []*pod
 	before []string
 }
@@ -238,9 +238,9 @@ func corpusMasters() []string {
 	}
 }
 
-func newCorpusRig(t *testing.T, f corpus.File) *corpusRig {
+func newCorpusHost(t *testing.T, f corpus.File) *corpusHost {
 	t.Helper()
-	c := &corpusRig{rig: newRig(t)}
+	c := &corpusHost{host: newHost(t)}
 	far := nettest.New(t)
 	for i, name := range corpusMasters() {
 		c.node.Veth(name, far, fmt.Sprintf("far%d", i))
@@ -268,7 +268,7 @@ func manifest(t *testing.T, object any) []byte {
 }
 
 // install puts a plugin of the tests' own, which calls the test binary, into the plugin path.
-func (c *corpusRig) install(plugin string) {
+func (c *corpusHost) install(plugin string) {
 	c.t.Helper()
 	binary, err := filepath.Abs(c.braid)
 	if err != nil {
@@ -310,7 +310,7 @@ func overrideRoutes() int {
 }
 
 // links are the node's, but for bridges and their ports.
-func (c *corpusRig) links() []string {
+func (c *corpusHost) links() []string {
 	list, err := c.node.Netlink().LinkList()
 	if err != nil {
 		c.t.Fatal(err)
@@ -324,8 +324,8 @@ func (c *corpusRig) links() []string {
 	return names
 }
 
-// more are the kinds of links that have come since the rig was made.
-func (c *corpusRig) more() (kinds []string) {
+// more are the kinds of links that have come since the host was made.
+func (c *corpusHost) more() (kinds []string) {
 	for _, l := range c.links() {
 		if kind, _, _ := strings.Cut(l, " "); !slices.Contains(c.before, l) {
 			kinds = append(kinds, kind)
@@ -335,7 +335,7 @@ func (c *corpusRig) more() (kinds []string) {
 }
 
 // meets compares a pod with what is expected of it.
-func (c *corpusRig) meets(p *pod, want expectation) {
+func (c *corpusHost) meets(p *pod, want expectation) {
 	t := c.t
 	t.Helper()
 	status := c.status(p)
@@ -403,7 +403,7 @@ func (c *corpusRig) meets(p *pod, want expectation) {
 
 // planned is what braidctl would show of a pod on the node: its interfaces with their networks, and
 // the reasons of refusals and warnings.
-func (c *corpusRig) planned(p *pod) (attachments, reasons []string) {
+func (c *corpusHost) planned(p *pod) (attachments, reasons []string) {
 	t := c.t
 	t.Helper()
 	raw, err := json.Marshal(c.conf)
@@ -443,7 +443,7 @@ func (c *corpusRig) planned(p *pod) (attachments, reasons []string) {
 }
 
 // gone fails the test if something of the pods is left on the node.
-func (c *corpusRig) gone() {
+func (c *corpusHost) gone() {
 	c.t.Helper()
 	for start := time.Now(); len(c.more()) > 0 && time.Since(start) < 5*time.Second; {
 		time.Sleep(10 * time.Millisecond)

@@ -20,15 +20,15 @@ import (
 
 const cniAccount = "system:serviceaccount:kube-system:braid-cni"
 
-// newAgentRig is an apiRig whose node has a Node object and the accounts of an agent, held to the
+// newAgentHost is a apiHost whose node has a Node object and the accounts of an agent, held to the
 // node by conf/rbac/admission.yaml.
-func newAgentRig(t *testing.T, namespace, name string) (r *apiRig, node *corev1.Node) {
+func newAgentHost(t *testing.T, namespace, name string) (h *apiHost, node *corev1.Node) {
 	t.Helper()
-	r = newAPIRig(t, namespace)
-	r.applyConf("crd/ipblocks.yaml",
+	h = newAPIHost(t, namespace)
+	h.applyConf("crd/ipblocks.yaml",
 		"crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml", "rbac/admission.yaml")
-	r.setBraid("nodeName", name)
-	nodes := r.server.Client().CoreV1().Nodes()
+	h.setBraid("nodeName", name)
+	nodes := h.server.Client().CoreV1().Nodes()
 	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
 		metav1.CreateOptions{})
 	if err != nil {
@@ -40,72 +40,72 @@ func newAgentRig(t *testing.T, namespace, name string) (r *apiRig, node *corev1.
 			t.Error(err)
 		}
 	})
-	r.held(node)
-	return r, node
+	h.held(node)
+	return h, node
 }
 
 // held waits until the API server has taken the policies up.
-func (r *apiRig) held(node *corev1.Node) {
-	r.t.Helper()
-	client, err := r.server.ClientOf(r.agent(node))
+func (h *apiHost) held(node *corev1.Node) {
+	h.t.Helper()
+	client, err := h.server.ClientOf(h.agent(node))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	const patch = `{"metadata": {"labels": {"x": "y"}}}`
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		dry := metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
 		_, err := client.CoreV1().Nodes().
-			Patch(r.t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), dry, "status")
+			Patch(h.t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), dry, "status")
 		if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
 			return
 		}
 		if time.Now().After(end) {
-			r.t.Fatalf("the policies do not hold: %v", err)
+			h.t.Fatalf("the policies do not hold: %v", err)
 		}
 	}
 }
 
 // agent is a kubeconfig as the agent of a node has it.
-func (r *apiRig) agent(node *corev1.Node) string {
-	r.t.Helper()
-	admin, err := r.server.Kubeconfig(lab.UserAdmin)
+func (h *apiHost) agent(node *corev1.Node) string {
+	h.t.Helper()
+	admin, err := h.server.Kubeconfig(lab.UserAdmin)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	token, err := r.tokenFor(admin, "braid-agent", node)
+	token, err := h.tokenFor(admin, "braid-agent", node)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	path, err := r.server.TokenKubeconfig("agent-"+node.Name, token)
+	path, err := h.server.TokenKubeconfig("agent-"+node.Name, token)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return path
 }
 
 // credential has Braid use the credential that the agent of its node asks for, and returns its
 // kubeconfig.
-func (r *apiRig) credential(node *corev1.Node) string {
-	r.t.Helper()
-	token, err := r.tokenFor(r.agent(node), "braid-cni", node)
+func (h *apiHost) credential(node *corev1.Node) string {
+	h.t.Helper()
+	token, err := h.tokenFor(h.agent(node), "braid-cni", node)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	path, err := r.server.TokenKubeconfig("cni-"+node.Name, token)
+	path, err := h.server.TokenKubeconfig("cni-"+node.Name, token)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	r.use(path, cniAccount)
+	h.use(path, cniAccount)
 	return path
 }
 
 // tokenFor asks, with a kubeconfig, for a token of an account of kube-system that is bound to a
 // Node.
-func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string, error) {
-	r.t.Helper()
-	client, err := r.server.ClientOf(kubeconfig)
+func (h *apiHost) tokenFor(kubeconfig, account string, node *corev1.Node) (string, error) {
+	h.t.Helper()
+	client, err := h.server.ClientOf(kubeconfig)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	bound := &authenticationv1.BoundObjectReference{
 		APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID,
@@ -114,7 +114,7 @@ func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string
 		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
 	}
 	answer, err := client.CoreV1().ServiceAccounts("kube-system").
-		CreateToken(r.t.Context(), account, request, metav1.CreateOptions{})
+		CreateToken(h.t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -123,14 +123,14 @@ func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string
 
 // may fails for each answer to "verb resource[/subresource][.group] [namespace/name]" that is not
 // the one wanted.
-func (r *apiRig) may(kubeconfig string, want map[string]bool) {
-	r.t.Helper()
-	client, err := r.server.ClientOf(kubeconfig)
+func (h *apiHost) may(kubeconfig string, want map[string]bool) {
+	h.t.Helper()
+	client, err := h.server.ClientOf(kubeconfig)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	for question, allowed := range want {
-		words := strings.Fields(question + " " + r.namespace + "/x")
+		words := strings.Fields(question + " " + h.namespace + "/x")
 		resource, group, _ := strings.Cut(words[1], ".")
 		resource, subresource, _ := strings.Cut(resource, "/")
 		namespace, name, _ := strings.Cut(words[2], "/")
@@ -140,12 +140,12 @@ func (r *apiRig) may(kubeconfig string, want map[string]bool) {
 			Namespace: namespace, Name: name,
 		}
 		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().
-			Create(r.t.Context(), review, metav1.CreateOptions{})
+			Create(h.t.Context(), review, metav1.CreateOptions{})
 		if err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		if review.Status.Allowed != allowed {
-			r.t.Errorf("%s: allowed is %t, want %t", question, review.Status.Allowed, allowed)
+			h.t.Errorf("%s: allowed is %t, want %t", question, review.Status.Allowed, allowed)
 		}
 	}
 }
@@ -154,42 +154,42 @@ func (r *apiRig) may(kubeconfig string, want map[string]bool) {
 // that needs everything: its networks, blocks of addresses, a claim, its status, events. Neither
 // account may do more than it needs.
 func TestCredentialOfAgent(t *testing.T) {
-	r, node := newAgentRig(t, "credential", nodeName)
-	agent := r.agent(node)
+	h, node := newAgentHost(t, "credential", nodeName)
+	agent := h.agent(node)
 	for _, account := range []string{"braid-agent", "braid-controller", "default"} {
-		if _, err := r.tokenFor(agent, account, node); !apierrors.IsForbidden(err) {
+		if _, err := h.tokenFor(agent, account, node); !apierrors.IsForbidden(err) {
 			t.Errorf("a token of %s: %v, want it forbidden", account, err)
 		}
 	}
-	cni := r.credential(node)
+	cni := h.credential(node)
 
-	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+
+	h.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+
 		`","ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`)
-	r.apply(`{apiVersion: k8s.cni.cncf.io/v1alpha1, kind: IPAMClaim, metadata: {name: vm, ` +
+	h.apply(`{apiVersion: k8s.cni.cncf.io/v1alpha1, kind: IPAMClaim, metadata: {name: vm, ` +
 		`namespace: credential}, spec: {network: a, interface: net1}}`)
-	p := r.pod("p", `[{"name":"a","ipam-claim-reference":"vm"}]`)
-	r.must("ADD", p.pod, p.args())
-	same(t, "network-status", r.names(p), "pods credential/a")
-	raw, err := r.server.Client().CoreV1().RESTClient().Get().
+	p := h.pod("p", `[{"name":"a","ipam-claim-reference":"vm"}]`)
+	h.must("ADD", p.pod, p.args())
+	same(t, "network-status", h.names(p), "pods credential/a")
+	raw, err := h.server.Client().CoreV1().RESTClient().Get().
 		AbsPath("/apis/k8s.cni.cncf.io/v1alpha1/namespaces/credential/ipamclaims/vm").DoRaw(t.Context())
 	if err != nil || !strings.Contains(string(raw), `"10.20.0.`) {
 		t.Errorf("the claim has no address: %s, %v", raw, err)
 	}
-	r.must("CHECK", p.pod, p.args())
-	r.must("DEL", p.pod, p.args())
-	r.clean(p.pod)
+	h.must("CHECK", p.pod, p.args())
+	h.must("DEL", p.pod, p.args())
+	h.clean(p.pod)
 
-	t.Run("cni", func(t *testing.T) { r.may(cni, cniMay()) })
-	t.Run("agent", func(t *testing.T) { r.may(agent, agentMay()) })
+	t.Run("cni", func(t *testing.T) { h.may(cni, cniMay()) })
+	t.Run("agent", func(t *testing.T) { h.may(agent, agentMay()) })
 }
 
 // Two nodes, each with the credential of its own, use one range up: each claims a block, one shares
 // what it does not use when the other asks, and all is given back. That needs every kind of write
 // that conf/rbac/admission.yaml allows.
 func TestM31NodesShareAddresses(t *testing.T) {
-	first, node := newAgentRig(t, "shares", "share-1")
+	first, node := newAgentHost(t, "shares", "share-1")
 	first.credential(node)
-	second, node := newAgentRig(t, "shares", "share-2")
+	second, node := newAgentHost(t, "shares", "share-2")
 	second.credential(node)
 	first.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+
 		`","ipam":{"type":"whereabouts","range":"10.20.0.0/16","range_start":"10.20.0.0",`+
@@ -299,8 +299,8 @@ func agentMay() map[string]bool {
 // A patch of the status of a Node is enough for the agent's condition and annotations. Taints and
 // the rest of the spec are out of its reach, also that way.
 func TestAgentWritesNodeStatus(t *testing.T) {
-	r, node := newAgentRig(t, "node-status", nodeName)
-	client, err := r.server.ClientOf(r.agent(node))
+	h, node := newAgentHost(t, "node-status", nodeName)
+	client, err := h.server.ClientOf(h.agent(node))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestAgentWritesNodeStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
+	got, err := h.server.Client().CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

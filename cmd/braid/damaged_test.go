@@ -157,11 +157,11 @@ func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damag
 // nothing is none.
 func TestCorpusDamaged(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for _, kind := range []string{"cnv-bridge", routeOverride} {
-		r.script(kind, "exit 1")
+		h.script(kind, "exit 1")
 	}
-	raw, err := json.Marshal(r.conf)
+	raw, err := json.Marshal(h.conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,8 +173,8 @@ func TestCorpusDamaged(t *testing.T) {
 	defer exec.Close()
 	counted := map[bool]int{}
 	for _, d := range allDamages(t) {
-		r.write("manifests/all.yaml", d.text)
-		err := judge(t, cfg, exec, r.path("bin"), d)
+		h.write("manifests/all.yaml", d.text)
+		err := judge(t, cfg, exec, h.path("bin"), d)
 		counted[err != nil]++
 		if err == nil {
 			if d.harmful {
@@ -217,7 +217,7 @@ func TestCorpusDamagedPods(t *testing.T) {
 		d := all[(i*len(all)+len(all)/2)/samples]
 		t.Run(fmt.Sprintf("%s, %s", d.file.Name, d.what), func(t *testing.T) {
 			t.Parallel()
-			c := newCorpusRig(t, corpus.File{NAD: d.file.NAD, Pods: d.file.Pods[:1]})
+			c := newCorpusHost(t, corpus.File{NAD: d.file.NAD, Pods: d.file.Pods[:1]})
 			for _, file := range c.manifests() {
 				if err := os.Remove(file); err != nil {
 					t.Fatal(err)
@@ -237,7 +237,7 @@ func TestCorpusDamagedPods(t *testing.T) {
 	}
 }
 
-func (c *corpusRig) manifests() []string {
+func (c *corpusHost) manifests() []string {
 	c.t.Helper()
 	files, err := filepath.Glob(c.path("manifests", "*"))
 	if err != nil {
@@ -247,7 +247,7 @@ func (c *corpusRig) manifests() []string {
 }
 
 // files is the state that sandboxes have, as text.
-func (c *corpusRig) files() string {
+func (c *corpusHost) files() string {
 	c.t.Helper()
 	var out bytes.Buffer
 	for _, dir := range []string{"state/sandboxes", "state/cni/results"} {

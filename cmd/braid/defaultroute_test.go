@@ -18,15 +18,15 @@ const (
 )
 
 // on puts a network's IPAM, with its directory, into a plugin's configuration.
-func (r *rig) on(plugin, ipam string) string {
-	ipam = strings.ReplaceAll(strings.ReplaceAll(ipam, "DIR", r.path("leases")), "EXTRA", "")
+func (h *host) on(plugin, ipam string) string {
+	ipam = strings.ReplaceAll(strings.ReplaceAll(ipam, "DIR", h.path("leases")), "EXTRA", "")
 	return strings.TrimSuffix(plugin, "}") + "," + ipam + "}"
 }
 
 // dualStack gives the default network addresses and default routes of both families.
-func (r *rig) dualStack() {
-	r.conf["delegates"] = []any{with(r.defaultNetwork(), "ipam", map[string]any{
-		"type": "host-local", "dataDir": r.path("leases"),
+func (h *host) dualStack() {
+	h.conf["delegates"] = []any{with(h.defaultNetwork(), "ipam", map[string]any{
+		"type": "host-local", "dataDir": h.path("leases"),
 		"ranges": []any{
 			[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd00:1::/64"}},
 		},
@@ -35,10 +35,10 @@ func (r *rig) dualStack() {
 }
 
 // withoutDefault takes the default route from the default network.
-func (r *rig) withoutDefault() {
-	r.conf["delegates"] = []any{
-		with(r.defaultNetwork(), "ipam",
-			map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"}),
+func (h *host) withoutDefault() {
+	h.conf["delegates"] = []any{
+		with(h.defaultNetwork(), "ipam",
+			map[string]any{"type": "host-local", "dataDir": h.path("leases"), "subnet": "10.1.0.0/16"}),
 	}
 }
 
@@ -51,8 +51,8 @@ func allDefaults(p *pod) []string {
 }
 
 // kept are the warnings about default routes that a pod got.
-func (r *rig) kept(p *pod) (messages []string) {
-	for _, e := range r.events(p) {
+func (h *host) kept(p *pod) (messages []string) {
+	for _, e := range h.events(p) {
 		if e.Reason == "DefaultRouteKept" {
 			messages = append(messages, e.Type+" "+e.Message)
 		}
@@ -61,11 +61,11 @@ func (r *rig) kept(p *pod) (messages []string) {
 }
 
 // recorded is the pod's record.
-func (r *rig) recorded(p *pod) string {
-	r.t.Helper()
-	data, err := os.ReadFile(r.path("state", "sandboxes", p.id+".json"))
+func (h *host) recorded(p *pod) string {
+	h.t.Helper()
+	data, err := os.ReadFile(h.path("state", "sandboxes", p.id+".json"))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return string(data)
 }
@@ -113,51 +113,51 @@ func TestR3Keep(t *testing.T) {
 	t.Parallel()
 	keep(t, map[string]kept{
 		"routes of IPAM": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network4)
+			func(h *host) string {
+				return h.on(plainMacvlan, network4)
 			}, nil, "plugins[0].ipam.routes[1]",
 			[]string{viaEth0},
 			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"routes of IPAM, exec'd": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network4)
-			}, func(r *rig) { r.execs("macvlan", "host-local") }, "plugins[0].ipam.routes[1]",
+			func(h *host) string {
+				return h.on(plainMacvlan, network4)
+			}, func(h *host) { h.execs("macvlan", "host-local") }, "plugins[0].ipam.routes[1]",
 			[]string{viaEth0},
 			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"isDefaultGateway": {
-			func(r *rig) string {
-				return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`,
+			func(h *host) string {
+				return h.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`,
 					strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))
 			}, nil, "plugins[0].isDefaultGateway",
 			[]string{viaEth0},
 			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"isDefaultGateway of both families": {
-			func(r *rig) string {
-				return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`, twofold)
+			func(h *host) string {
+				return h.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`, twofold)
 			}, nil, "has brought an IPv4 default route",
 			[]string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"},
 			nil,
 		},
 		"IPv6": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network6)
-			}, (*rig).dualStack, "IPv6 default route",
+			func(h *host) string {
+				return h.on(plainMacvlan, network6)
+			}, (*host).dualStack, "IPv6 default route",
 			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"},
 			nil,
 		},
 		"IPv6, exec'd": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network6)
-			}, func(r *rig) { r.dualStack(); r.execs("macvlan", "host-local") }, "IPv6 default route",
+			func(h *host) string {
+				return h.on(plainMacvlan, network6)
+			}, func(h *host) { h.dualStack(); h.execs("macvlan", "host-local") }, "IPv6 default route",
 			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"},
 			nil,
 		},
 		"IPv6 alone": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network6)
+			func(h *host) string {
+				return h.on(plainMacvlan, network6)
 			}, nil, "", []string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"}, nil,
 		},
 	})
@@ -168,35 +168,35 @@ func TestR3KeepOfOthers(t *testing.T) {
 	t.Parallel()
 	keep(t, map[string]kept{
 		"learned by IPAM": {
-			func(*rig) string {
+			func(*host) string {
 				return `{"type":"macvlan","master":"nic0","ipam":{"type":"learning"}}`
 			}, nil, "has brought an IPv4 default route",
 			[]string{viaEth0},
 			[]string{"10.8.0.0/16 via 10.9.0.1 dev net1"},
 		},
-		"replaced by a plugin": {func(*rig) string {
+		"replaced by a plugin": {func(*host) string {
 			return `{"type":"greedy"}`
 		}, nil, "has brought an IPv4 default route", []string{viaEth0}, nil},
 		"added by a chained plugin": {
-			func(r *rig) string {
-				return `{"plugins":[` + r.on(plainMacvlan, network4) + `,{"type":"adding"}]}`
+			func(h *host) string {
+				return `{"plugins":[` + h.on(plainMacvlan, network4) + `,{"type":"adding"}]}`
 			}, nil, "has brought an IPv4 default route", []string{viaEth0}, nil,
 		},
 		"table of its own": {
-			func(r *rig) string {
-				return r.on(plainMacvlan,
+			func(h *host) string {
+				return h.on(plainMacvlan,
 					strings.Replace(network4, `{"dst":"0.0.0.0/0"`, `{"dst":"0.0.0.0/0","table":100`, 1))
 			}, nil, "", []string{viaEth0}, []string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"the pod has none": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network4)
-			}, (*rig).withoutDefault, "", []string{"default via 10.11.0.1 dev net1"}, nil,
+			func(h *host) string {
+				return h.on(plainMacvlan, network4)
+			}, (*host).withoutDefault, "", []string{"default via 10.11.0.1 dev net1"}, nil,
 		},
 		"the pod has none, exec'd": {
-			func(r *rig) string {
-				return r.on(plainMacvlan, network4)
-			}, func(r *rig) { r.withoutDefault(); r.execs("macvlan", "host-local") }, "",
+			func(h *host) string {
+				return h.on(plainMacvlan, network4)
+			}, func(h *host) { h.withoutDefault(); h.execs("macvlan", "host-local") }, "",
 			[]string{"default via 10.11.0.1 dev net1"},
 			nil,
 		},
@@ -205,8 +205,8 @@ func TestR3KeepOfOthers(t *testing.T) {
 
 // kept is a network that brings a default route.
 type kept struct {
-	config func(*rig) string
-	setup  func(*rig)
+	config func(*host) string
+	setup  func(*host)
 	word   string // of the warning; empty for none
 	want   []string
 	routes []string // of net1 that stay
@@ -218,39 +218,39 @@ func keep(t *testing.T, cases map[string]kept) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			h := newHost(t)
 			if tc.setup != nil {
-				tc.setup(r)
+				tc.setup(h)
 			}
 			for kind, body := range map[string]string{
 				"greedy": greedy, "learning": learning, "adding": adding,
 			} {
-				r.script(kind, body)
+				h.script(kind, body)
 			}
-			r.nad("a", strings.Replace(tc.config(r), "{", `{"cniVersion":"1.0.0",`, 1))
-			p := r.pod("p", "a")
-			r.add(p)
+			h.nad("a", strings.Replace(tc.config(h), "{", `{"cniVersion":"1.0.0",`, 1))
+			p := h.pod("p", "a")
+			h.add(p)
 			same(t, "default routes", allDefaults(p), tc.want)
 			for _, route := range tc.routes {
 				if !strings.Contains(strings.Join(table(p, 4, "main"), "\n"), route) {
 					t.Errorf("no %s in %s", route, p.Routes())
 				}
 			}
-			kept := r.kept(p)
+			kept := h.kept(p)
 			if tc.word == "" {
 				same(t, "warnings", kept, []string(nil))
 			} else if text := strings.Join(kept, "\n"); !strings.HasPrefix(text,
 				"Warning NAD default/a: interface net1: ") || !strings.Contains(text, tc.word) {
 				t.Errorf("no warning with %q: %q", tc.word, kept)
 			}
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			if r.node.HasLink("br1") {
-				if err := r.node.Netlink().LinkDel(r.node.Link("br1")); err != nil {
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			if h.node.HasLink("br1") {
+				if err := h.node.Netlink().LinkDel(h.node.Link("br1")); err != nil {
 					t.Fatal(err)
 				}
 			}
-			r.clean(p)
+			h.clean(p)
 		})
 	}
 }
@@ -267,23 +267,23 @@ func TestR3LeavesTheRecord(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.script("learning", learning)
-			r.fake("teller", passOn)
-			r.nad("a", strings.Replace(config, "DIR", r.path("leases"), 1))
-			p := r.pod("p", "a")
-			r.add(p)
-			if _, net1, _ := strings.Cut(r.recorded(p), "default/a"); strings.Contains(net1, "0.0.0.0/0") {
+			h := newHost(t)
+			h.script("learning", learning)
+			h.fake("teller", passOn)
+			h.nad("a", strings.Replace(config, "DIR", h.path("leases"), 1))
+			p := h.pod("p", "a")
+			h.add(p)
+			if _, net1, _ := strings.Cut(h.recorded(p), "default/a"); strings.Contains(net1, "0.0.0.0/0") {
 				t.Errorf("recorded: %s", net1)
 			}
-			r.must("CHECK", p)
-			r.must("DEL", p)
+			h.must("CHECK", p)
+			h.must("DEL", p)
 			for _, command := range []string{"CHECK", "DEL"} {
-				if told := r.noted("teller", command, p, "net1", "json"); strings.Contains(told, "0.0.0.0/0") {
+				if told := h.noted("teller", command, p, "net1", "json"); strings.Contains(told, "0.0.0.0/0") {
 					t.Errorf("%s: told %s", command, told)
 				}
 			}
-			r.clean(p)
+			h.clean(p)
 		})
 	}
 }
@@ -291,25 +291,25 @@ func TestR3LeavesTheRecord(t *testing.T) {
 // With sbr the route belongs to the interface's own table.
 func TestR3SourceBasedRouting(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*rig){
-		"in-process": func(*rig) {},
-		"exec'd": func(r *rig) {
-			r.execs("macvlan", "host-local", "sbr")
+	for name, setup := range map[string]func(*host){
+		"in-process": func(*host) {},
+		"exec'd": func(h *host) {
+			h.execs("macvlan", "host-local", "sbr")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			setup(r)
-			r.dualStack()
+			h := newHost(t)
+			setup(h)
+			h.dualStack()
 			extra := `,"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.9"},{"dst":"::/0","gw":"fd00:11::9"}]`
-			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-				r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))+`,{"type":"sbr"}]}`)
-			p := r.pod("p", "a")
-			r.add(p)
+			h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+				h.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))+`,{"type":"sbr"}]}`)
+			p := h.pod("p", "a")
+			h.add(p)
 			same(t, "default routes", allDefaults(p),
 				[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"})
-			same(t, "warnings", r.kept(p), []string(nil))
+			same(t, "warnings", h.kept(p), []string(nil))
 			if own := strings.Join(defaults(table(p, 4, "100")), " "); !strings.Contains(own, "dev net1") {
 				t.Errorf("table 100: %s", p.Routes())
 			}
@@ -317,10 +317,10 @@ func TestR3SourceBasedRouting(t *testing.T) {
 				t.Errorf("table 101: %s", p.Routes())
 			}
 			if name == "in-process" { // the reference's macvlan does not find what sbr has moved
-				r.must("CHECK", p)
+				h.must("CHECK", p)
 			}
-			r.must("DEL", p)
-			r.clean(p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }
@@ -336,17 +336,17 @@ func TestR3SeveralNetworks(t *testing.T) {
 	} {
 		t.Run(networks, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.withoutDefault()
-			a := strings.Replace(r.on(plainMacvlan, network4), "{", `{"cniVersion":"1.0.0",`, 1)
-			r.nad("a", a)
-			r.nad("b", strings.ReplaceAll(a, "10.11.", "10.12."))
-			p := r.pod("p", networks)
-			r.add(p)
+			h := newHost(t)
+			h.withoutDefault()
+			a := strings.Replace(h.on(plainMacvlan, network4), "{", `{"cniVersion":"1.0.0",`, 1)
+			h.nad("a", a)
+			h.nad("b", strings.ReplaceAll(a, "10.11.", "10.12."))
+			p := h.pod("p", networks)
+			h.add(p)
 			same(t, "default routes", allDefaults(p), []string{want})
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			r.clean(p)
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }
@@ -355,35 +355,35 @@ func TestR3SeveralNetworks(t *testing.T) {
 // spread over both.
 func TestR3Take(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*rig){
-		"in-process": func(*rig) {},
-		"exec'd": func(r *rig) {
-			r.execs("macvlan", "host-local")
+	for name, setup := range map[string]func(*host){
+		"in-process": func(*host) {},
+		"exec'd": func(h *host) {
+			h.execs("macvlan", "host-local")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			setup(r)
-			r.dualStack()
-			r.setBraid("secondaryDefaultRoute", "take")
+			h := newHost(t)
+			setup(h)
+			h.dualStack()
+			h.setBraid("secondaryDefaultRoute", "take")
 			extra := `,"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`
 			for i, name := range []string{"a", "b"} {
-				config := r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))
+				config := h.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))
 				config = strings.NewReplacer("{\"type\":\"macvlan",
 					"{\"cniVersion\":\"1.0.0\",\"type\":\"macvlan", "10.11.", fmt.Sprintf("10.1%d.", i+1), ":11:",
 					fmt.Sprintf(":1%d:", i+1)).Replace(config)
-				r.nad(name, config)
+				h.nad(name, config)
 			}
-			p := r.pod("p", "a,b")
-			r.add(p)
+			p := h.pod("p", "a,b")
+			h.add(p)
 			same(t, "first IPv4 route", first(p), "default via 10.12.0.1 dev net2")
 			same(t, "IPv6 default routes", defaults(table(p, 6, "main")),
 				[]string{"default via fd00:12::1 dev net2 metric 512"})
-			same(t, "warnings", r.kept(p), []string(nil))
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			r.clean(p)
+			same(t, "warnings", h.kept(p), []string(nil))
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }
@@ -412,19 +412,19 @@ func TestR3Refuse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.setBraid("secondaryDefaultRoute", "refuse")
-			r.script("greedy", greedy)
-			r.script("learning", learning)
-			r.nad("a", strings.NewReplacer("DIR", r.path("leases"), `{"type":"macvlan"`,
+			h := newHost(t)
+			h.setBraid("secondaryDefaultRoute", "refuse")
+			h.script("greedy", greedy)
+			h.script("learning", learning)
+			h.nad("a", strings.NewReplacer("DIR", h.path("leases"), `{"type":"macvlan"`,
 				`{"cniVersion":"1.0.0","type":"macvlan"`, `{"type":"greedy"`,
 				`{"cniVersion":"1.0.0","type":"greedy"`).Replace(config))
-			p := r.pod("p", "a")
-			r.fails("ADD", p, 7, "NAD default/a", "IPv4 default route", "default-route")
-			same(t, "event", r.lastEvent(p).Reason, "DefaultRouteRefused")
-			r.clean(p)
-			p = r.pod("q", `[{"name":"a","default-route":[]}]`)
-			r.add(p)
+			p := h.pod("p", "a")
+			h.fails("ADD", p, 7, "NAD default/a", "IPv4 default route", "default-route")
+			same(t, "event", h.lastEvent(p).Reason, "DefaultRouteRefused")
+			h.clean(p)
+			p = h.pod("q", `[{"name":"a","default-route":[]}]`)
+			h.add(p)
 			if len(allDefaults(p)) != 1 || !strings.Contains(allDefaults(p)[0], "dev net1") {
 				t.Errorf("asked for: %v", allDefaults(p))
 			}
@@ -434,9 +434,9 @@ func TestR3Refuse(t *testing.T) {
 
 func TestR3WrongPolicy(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.setBraid("secondaryDefaultRoute", "hold")
-	r.fails("ADD", r.pod("p", ""), 7, "braid.secondaryDefaultRoute", `"keep", "take" or "refuse"`)
+	h := newHost(t)
+	h.setBraid("secondaryDefaultRoute", "hold")
+	h.fails("ADD", h.pod("p", ""), 7, "braid.secondaryDefaultRoute", `"keep", "take" or "refuse"`)
 }
 
 // A network with sbr can have the pod's default route: sbr keeps its table, and its gateway is
@@ -466,12 +466,12 @@ func TestR22DefaultRouteWithSBR(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.dualStack()
-			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-				r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", tc.extra, 1))+`,{"type":"sbr"}]}`)
-			p := r.pod("p", `[{"name":"a","default-route":`+tc.asks+`}]`)
-			r.add(p)
+			h := newHost(t)
+			h.dualStack()
+			h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+				h.on(plainMacvlan, strings.Replace(twofold, "EXTRA", tc.extra, 1))+`,{"type":"sbr"}]}`)
+			p := h.pod("p", `[{"name":"a","default-route":`+tc.asks+`}]`)
+			h.add(p)
 			var got []string
 			for _, route := range allDefaults(p) {
 				got = append(got, strings.Replace(route, " onlink", "", 1))
@@ -481,9 +481,9 @@ func TestR22DefaultRouteWithSBR(t *testing.T) {
 			if own := strings.Join(defaults(table(p, 4, "100")), " "); !strings.Contains(own, "dev net1") {
 				t.Errorf("table 100: %s", p.Routes())
 			}
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			r.clean(p)
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }
@@ -491,14 +491,14 @@ func TestR22DefaultRouteWithSBR(t *testing.T) {
 // A gateway in none of the interface's subnets is refused, and the remedy is one.
 func TestR22GatewayElsewhere(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-		r.on(plainMacvlan, strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))+`,{"type":"sbr"}]}`)
-	p := r.pod("p", `[{"name":"a","default-route":["10.99.0.1"]}]`)
-	r.fails("ADD", p, 5, "NAD default/a", "interface net1", "field default-route", "10.99.0.1",
+	h := newHost(t)
+	h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		h.on(plainMacvlan, strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))+`,{"type":"sbr"}]}`)
+	p := h.pod("p", `[{"name":"a","default-route":["10.99.0.1"]}]`)
+	h.fails("ADD", p, 5, "NAD default/a", "interface net1", "field default-route", "10.99.0.1",
 		"name a gateway in a subnet of the interface")
-	r.clean(p)
-	q := r.pod("q", `[{"name":"a","default-route":["10.11.0.200"]}]`)
-	r.add(q)
+	h.clean(p)
+	q := h.pod("q", `[{"name":"a","default-route":["10.11.0.200"]}]`)
+	h.add(q)
 	same(t, "routed by", first(q), "default via 10.11.0.200 dev net1")
 }

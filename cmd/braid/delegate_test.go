@@ -12,12 +12,12 @@ import (
 // fake puts a delegate written in sh in place of the plugin kind. It notes each call, with its
 // stdin and its environment, and does what body says; the end of body is an ADD with an empty
 // result. Fakes show what no reference plugin does.
-func (r *rig) fake(kind, body string) {
-	r.t.Helper()
-	if err := os.MkdirAll(r.path("calls"), 0o700); err != nil {
-		r.t.Fatal(err)
+func (h *host) fake(kind, body string) {
+	h.t.Helper()
+	if err := os.MkdirAll(h.path("calls"), 0o700); err != nil {
+		h.t.Fatal(err)
 	}
-	r.script(kind, fmt.Sprintf(`
+	h.script(kind, fmt.Sprintf(`
 dir=%s kind=%s
 stdin=$dir/$kind-$CNI_COMMAND-$CNI_CONTAINERID-$CNI_IFNAME.json
 cat >"$stdin"
@@ -25,7 +25,7 @@ env >"${stdin%%.json}.env"
 echo "$kind $CNI_COMMAND $CNI_IFNAME" >>"$dir/list"
 %s
 [ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion":"1.0.0"}'
-`, r.path("calls"), kind, body))
+`, h.path("calls"), kind, body))
 }
 
 // passOn is the body of a chained fake, which gives the result of the plugin before it.
@@ -44,14 +44,14 @@ func giving(result string) string {
 }
 
 // calls are the calls of all fakes so far, in their order, as "kind ADD net1", and forgets them.
-func (r *rig) calls() []string {
-	r.t.Helper()
-	data, err := os.ReadFile(r.path("calls", "list"))
+func (h *host) calls() []string {
+	h.t.Helper()
+	data, err := os.ReadFile(h.path("calls", "list"))
 	if err != nil && !os.IsNotExist(err) {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	if err := os.RemoveAll(r.path("calls", "list")); err != nil {
-		r.t.Fatal(err)
+	if err := os.RemoveAll(h.path("calls", "list")); err != nil {
+		h.t.Fatal(err)
 	}
 	var calls []string
 	for line := range strings.Lines(string(data)) {
@@ -61,36 +61,36 @@ func (r *rig) calls() []string {
 }
 
 // stdin is what a fake got on stdin by its last call of this command; p is nil for GC and STATUS.
-func (r *rig) stdin(kind, command string, p *pod, ifname string) map[string]any {
-	r.t.Helper()
+func (h *host) stdin(kind, command string, p *pod, ifname string) map[string]any {
+	h.t.Helper()
 	var config map[string]any
-	if err := json.Unmarshal([]byte(r.noted(kind, command, p, ifname, "json")), &config); err != nil {
-		r.t.Fatal(err)
+	if err := json.Unmarshal([]byte(h.noted(kind, command, p, ifname, "json")), &config); err != nil {
+		h.t.Fatal(err)
 	}
 	return config
 }
 
 // environment is the environment of a fake by its last call of this command.
-func (r *rig) environment(kind, command string, p *pod, ifname string) map[string]string {
-	r.t.Helper()
+func (h *host) environment(kind, command string, p *pod, ifname string) map[string]string {
+	h.t.Helper()
 	env := map[string]string{}
-	for line := range strings.Lines(r.noted(kind, command, p, ifname, "env")) {
+	for line := range strings.Lines(h.noted(kind, command, p, ifname, "env")) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		env[key] = value
 	}
 	return env
 }
 
-func (r *rig) noted(kind, command string, p *pod, ifname, what string) string {
-	r.t.Helper()
+func (h *host) noted(kind, command string, p *pod, ifname, what string) string {
+	h.t.Helper()
 	id := ""
 	if p != nil {
 		id = p.id
 	}
 	data, err := os.ReadFile(
-		r.path("calls", fmt.Sprintf("%s-%s-%s-%s.%s", kind, command, id, ifname, what)))
+		h.path("calls", fmt.Sprintf("%s-%s-%s-%s.%s", kind, command, id, ifname, what)))
 	if err != nil {
-		r.t.Fatalf("%s was not called: %v", kind, err)
+		h.t.Fatalf("%s was not called: %v", kind, err)
 	}
 	return string(data)
 }
@@ -105,17 +105,17 @@ func runtimeConfigOf(stdin map[string]any) map[string]any {
 type podEvent struct{ Type, Reason, Message string }
 
 // events are all events of a pod.
-func (r *rig) events(p *pod) []podEvent {
-	r.t.Helper()
-	data, err := os.ReadFile(r.path("manifests", p.namespace+"_"+p.name+".events.jsonl"))
+func (h *host) events(p *pod) []podEvent {
+	h.t.Helper()
+	data, err := os.ReadFile(h.path("manifests", p.namespace+"_"+p.name+".events.jsonl"))
 	if err != nil && !os.IsNotExist(err) {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	var events []podEvent
 	for line := range strings.Lines(string(data)) {
 		var e podEvent
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		events = append(events, e)
 	}
@@ -123,11 +123,11 @@ func (r *rig) events(p *pod) []podEvent {
 }
 
 // lastEvent is the pod's last event; there must be one.
-func (r *rig) lastEvent(p *pod) podEvent {
-	r.t.Helper()
-	events := r.events(p)
+func (h *host) lastEvent(p *pod) podEvent {
+	h.t.Helper()
+	events := h.events(p)
 	if len(events) == 0 {
-		r.t.Fatalf("pod %s has no event", p.name)
+		h.t.Fatalf("pod %s has no event", p.name)
 	}
 	return events[len(events)-1]
 }
@@ -163,14 +163,14 @@ func same[T any](t *testing.T, what string, got, want T) {
 	}
 }
 
-// remove deletes a file of the rig, or a directory, which must be there.
-func (r *rig) remove(elem ...string) {
-	r.t.Helper()
-	if _, err := os.Lstat(r.path(elem...)); err != nil {
-		r.t.Fatal(err)
+// remove deletes a file of the host, or a directory, which must be there.
+func (h *host) remove(elem ...string) {
+	h.t.Helper()
+	if _, err := os.Lstat(h.path(elem...)); err != nil {
+		h.t.Fatal(err)
 	}
-	if err := os.RemoveAll(r.path(elem...)); err != nil {
-		r.t.Fatal(err)
+	if err := os.RemoveAll(h.path(elem...)); err != nil {
+		h.t.Fatal(err)
 	}
 }
 

@@ -15,41 +15,41 @@ const describe = `file=$(sed 's/.*"CNIDeviceInfoFile":"\([^"]*\)".*/\1/' "$stdin
 // what it wrote (D6), and DEL removes the file (D3).
 func TestD5DeviceInfoFile(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", describe)
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one","capabilities":{"CNIDeviceInfoFile":true}}`)
-	p := r.pod("p", "a")
-	r.add(p)
-	info := r.status(p)[1].DeviceInfo
+	h := newHost(t)
+	h.fake("one", describe)
+	h.nad("a", `{"cniVersion":"1.0.0","type":"one","capabilities":{"CNIDeviceInfoFile":true}}`)
+	p := h.pod("p", "a")
+	h.add(p)
+	info := h.status(p)[1].DeviceInfo
 	if info == nil || info.Memif == nil {
 		t.Fatalf("no device-info in the status: %+v", info)
 	}
 	same(t, "status", *info.Memif,
 		nadv1.MemifDevice{Role: "master", Path: "/run/m.sock", Mode: "ethernet"})
-	file, _ := runtimeConfigOf(r.stdin("one", "ADD", p, "net1"))["CNIDeviceInfoFile"].(string)
-	if !strings.HasPrefix(file, r.path("devinfo/cni")+"/") {
+	file, _ := runtimeConfigOf(h.stdin("one", "ADD", p, "net1"))["CNIDeviceInfoFile"].(string)
+	if !strings.HasPrefix(file, h.path("devinfo/cni")+"/") {
 		t.Errorf("file: %q", file)
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
 	}
-	r.must("DEL", p)
+	h.must("DEL", p)
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", file, err)
 	}
-	same(t, "file on DEL", runtimeConfigOf(r.stdin("one", "DEL", p, "net1"))["CNIDeviceInfoFile"],
+	same(t, "file on DEL", runtimeConfigOf(h.stdin("one", "DEL", p, "net1"))["CNIDeviceInfoFile"],
 		any(file))
 }
 
 func TestD5OnlyWhereDeclared(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", "")
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
-	p := r.pod("p", "a")
-	r.add(p)
-	same(t, "runtimeConfig", len(runtimeConfigOf(r.stdin("one", "ADD", p, "net1"))), 0)
-	same(t, "device-info", r.status(p)[1].DeviceInfo, nil)
+	h := newHost(t)
+	h.fake("one", "")
+	h.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
+	p := h.pod("p", "a")
+	h.add(p)
+	same(t, "runtimeConfig", len(runtimeConfigOf(h.stdin("one", "ADD", p, "net1"))), 0)
+	same(t, "device-info", h.status(p)[1].DeviceInfo, nil)
 }
 
 // A resource that marks the nodes where a bridge is, as KubeVirt's, is no device: the pod is
@@ -57,29 +57,29 @@ func TestD5OnlyWhereDeclared(t *testing.T) {
 // the device that it might have had.
 func TestR4ResourceThatIsNoDevice(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("marked", "")
+	h := newHost(t)
+	h.fake("marked", "")
 	const marker = "bridge.network.kubevirt.io/br1"
-	r.nad("a", `{"cniVersion":"0.3.1","type":"marked","bridge":"br1"}`, nadv1.ResourceNameAnnotation,
+	h.nad("a", `{"cniVersion":"0.3.1","type":"marked","bridge":"br1"}`, nadv1.ResourceNameAnnotation,
 		marker)
-	r.nad("own", r.macvlan(11, ""), nadv1.ResourceNameAnnotation, marker)
-	p := r.pod("p", "a,own")
-	r.add(p)
+	h.nad("own", h.macvlan(11, ""), nadv1.ResourceNameAnnotation, marker)
+	p := h.pod("p", "a,own")
+	h.add(p)
 	for _, key := range []string{"deviceID", "pciBusID"} {
-		if value, ok := r.stdin("marked", "ADD", p, "net1")[key]; ok {
+		if value, ok := h.stdin("marked", "ADD", p, "net1")[key]; ok {
 			t.Errorf("%s is %v", key, value)
 		}
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 
-	r.nad("absent", `{"cniVersion":"0.3.1","name":"absent","type":"cnv-bridge","bridge":"br1"}`,
+	h.nad("absent", `{"cniVersion":"0.3.1","name":"absent","type":"cnv-bridge","bridge":"br1"}`,
 		nadv1.ResourceNameAnnotation, marker)
-	q := r.pod("q", "absent")
-	r.fails("ADD", q, 7, "cnv-bridge", "default/absent")
-	same(t, "reason", r.lastEvent(q).Reason, "PluginNotFound")
-	r.must("DEL", q)
-	r.clean(q)
+	q := h.pod("q", "absent")
+	h.fails("ADD", q, 7, "cnv-bridge", "default/absent")
+	same(t, "reason", h.lastEvent(q).Reason, "PluginNotFound")
+	h.must("DEL", q)
+	h.clean(q)
 }
 
 // A plugin that takes a device does not do without one, be it that the kubelet is not there.
@@ -89,15 +89,15 @@ func TestR4ResourceThatIsADevice(t *testing.T) {
 		`{"cniVersion":"1.0.0","type":"host-device"}`,
 		`{"cniVersion":"1.0.0","type":"declares","capabilities":{"deviceID":true}}`,
 	} {
-		r := newRig(t)
-		r.fake("host-device", "")
-		r.fake("declares", "")
-		r.nad("a", config, nadv1.ResourceNameAnnotation, "example.com/vf")
-		p := r.pod("p", "a")
-		r.fails("ADD", p, 7, "default/a", r.path("kubelet.sock"), "k8s.v1.cni.cncf.io/resourceName")
-		same(t, "reason", r.lastEvent(p).Reason, "DeviceUnavailable")
-		r.must("DEL", p)
-		r.clean(p)
+		h := newHost(t)
+		h.fake("host-device", "")
+		h.fake("declares", "")
+		h.nad("a", config, nadv1.ResourceNameAnnotation, "example.com/vf")
+		p := h.pod("p", "a")
+		h.fails("ADD", p, 7, "default/a", h.path("kubelet.sock"), "k8s.v1.cni.cncf.io/resourceName")
+		same(t, "reason", h.lastEvent(p).Reason, "DeviceUnavailable")
+		h.must("DEL", p)
+		h.clean(p)
 	}
 }
 
@@ -139,31 +139,31 @@ spec:
 // sorted, each once. No kubelet is needed.
 func TestR5DevicesOfClaims(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("takes", "")
-	r.nad("a", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`,
+	h := newHost(t)
+	h.fake("takes", "")
+	h.nad("a", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`,
 		nadv1.ResourceNameAnnotation, "example.com/vf")
-	r.nad("b", `{"cniVersion":"1.0.0","type":"takes"}`, nadv1.ResourceNameAnnotation,
+	h.nad("b", `{"cniVersion":"1.0.0","type":"takes"}`, nadv1.ResourceNameAnnotation,
 		"example.com/other")
-	p := r.pod("p", "")
-	if err := os.Remove(r.path("manifests", "Pod-default-p.yaml")); err != nil {
+	p := h.pod("p", "")
+	if err := os.Remove(h.path("manifests", "Pod-default-p.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	r.write("manifests/dra.yaml", deviceManifests)
-	r.add(p)
+	h.write("manifests/dra.yaml", deviceManifests)
+	h.add(p)
 	for ifname, want := range map[string]any{
 		"net1": "0000:05:00.1", "net2": "0000:05:00.2", "net3": nil,
 	} {
-		given := r.stdin("takes", "ADD", p, ifname)
+		given := h.stdin("takes", "ADD", p, ifname)
 		same(t, "device of "+ifname, []any{
 			given["deviceID"], given["pciBusID"], runtimeConfigOf(given)["deviceID"],
 		}, []any{want, want, want})
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 
-	r.nad("b", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`,
+	h.nad("b", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`,
 		nadv1.ResourceNameAnnotation, "example.com/other")
-	r.fails("ADD", p, 7, "default/b", "k8s.v1.cni.cncf.io/resourceName")
-	r.clean(p)
+	h.fails("ADD", p, 7, "default/b", "k8s.v1.cni.cncf.io/resourceName")
+	h.clean(p)
 }

@@ -38,66 +38,66 @@ fi
 printf %s "$in" | exec "$BRAID_PLUGINS/macvlan"
 `
 
-// faultRig is a node with a pod on the default network and three macvlan networks: the second has
+// faultHost is a node with a pod on the default network and three macvlan networks: the second has
 // the default route, the third a device that is described in a file.
-func faultRig(t *testing.T) (*rig, *pod) {
+func faultHost(t *testing.T) (*host, *pod) {
 	t.Helper()
-	r := newRig(t)
-	r.script("device", pluginDeviceInfo)
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", r.macvlan(12, ""))
-	r.nad("c", strings.Replace(r.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`),
+	h := newHost(t)
+	h.script("device", pluginDeviceInfo)
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", h.macvlan(12, ""))
+	h.nad("c", strings.Replace(h.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`),
 		`"macvlan"`, `"device"`, 1))
-	return r, r.pod("p", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},{"name":"c"}]`)
+	return h, h.pod("p", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},{"name":"c"}]`)
 }
 
 // points returns the points of a command that nothing kills; failed is its error, if it has one.
-func (r *rig) points(command string, p *pod) (points []string, failed *types.Error) {
-	r.t.Helper()
-	file := r.path("points")
-	_, failed = r.call(command, p, killAt+"="+neverKilled, traceTo+"="+file)
-	return r.readPoints(file, p), failed
+func (h *host) points(command string, p *pod) (points []string, failed *types.Error) {
+	h.t.Helper()
+	file := h.path("points")
+	_, failed = h.call(command, p, killAt+"="+neverKilled, traceTo+"="+file)
+	return h.readPoints(file, p), failed
 }
 
 // readPoints reads and removes the file of points. The container's ID, which is another on each
 // node, is written as "ID".
-func (r *rig) readPoints(file string, p *pod) []string {
-	r.t.Helper()
+func (h *host) readPoints(file string, p *pod) []string {
+	h.t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	if err := os.Remove(file); err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(data), p.id, "ID"), "\n"), "\n")
 }
 
 // killedAt runs a command that is killed at the n-th of the points. Where the point is before a
 // file is written, the file is left as by a kill in the middle of that.
-func (r *rig) killedAt(command string, p *pod, points []string, n int) {
-	r.t.Helper()
-	file := r.path("points")
-	out, err := r.exec(command, p, fmt.Sprintf("%s=%d", killAt, n), traceTo+"="+file)
+func (h *host) killedAt(command string, p *pod, points []string, n int) {
+	h.t.Helper()
+	file := h.path("points")
+	out, err := h.exec(command, p, fmt.Sprintf("%s=%d", killAt, n), traceTo+"="+file)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		r.t.Fatalf("%s was not killed: %v %s", command, err, out)
+		h.t.Fatalf("%s was not killed: %v %s", command, err, out)
 	}
-	if diff := cmp.Diff(points[:n+1], r.readPoints(file, p)); diff != "" {
-		r.t.Fatalf("the points that the killed %s went through, -want +got:\n%s", command, diff)
+	if diff := cmp.Diff(points[:n+1], h.readPoints(file, p)); diff != "" {
+		h.t.Fatalf("the points that the killed %s went through, -want +got:\n%s", command, diff)
 	}
 	point := points[n]
 	switch {
 	case point == "before record removed":
 	case strings.HasPrefix(point, "before record "), strings.HasPrefix(point, "before remember "):
-		r.write("state/sandboxes/"+p.id+".json.tmp", `{"version":1,"contai`)
+		h.write("state/sandboxes/"+p.id+".json.tmp", `{"version":1,"contai`)
 	case strings.HasPrefix(point, "before publish "):
-		r.write("manifests/.braid.tmp", `[{"na`)
+		h.write("manifests/.braid.tmp", `[{"na`)
 	case strings.HasPrefix(point, "before restore cache "):
-		for _, entry := range globbed(r.t,
-			r.path("state/cni/results/*-"+strings.TrimPrefix(point, "before restore cache "))) {
+		for _, entry := range globbed(h.t,
+			h.path("state/cni/results/*-"+strings.TrimPrefix(point, "before restore cache "))) {
 			if err := os.Truncate(entry, 10); err != nil {
-				r.t.Fatal(err)
+				h.t.Fatal(err)
 			}
 		}
 	}
@@ -114,14 +114,14 @@ func globbed(t *testing.T, pattern string) []string {
 
 // eachPoint has a subtest for each of the points from first on, up to one that fails: it may have
 // left anything.
-func (r *rig) eachPoint(points []string, first int, test func(r *rig, n int)) {
-	r.t.Helper()
+func (h *host) eachPoint(points []string, first int, test func(h *host, n int)) {
+	h.t.Helper()
 	if first < 0 || first >= len(points) {
-		r.t.Fatalf("no point to be killed at: from %d of %q", first, points)
+		h.t.Fatalf("no point to be killed at: from %d of %q", first, points)
 	}
 	for n := first; n < len(points); n++ {
-		passed := r.t.Run(fmt.Sprintf("%02d %s", n, points[n]), func(t *testing.T) {
-			node := *r
+		passed := h.t.Run(fmt.Sprintf("%02d %s", n, points[n]), func(t *testing.T) {
+			node := *h
 			node.t = t
 			test(&node, n)
 		})
@@ -151,31 +151,31 @@ func covers(t *testing.T, points []string, kinds ...string) {
 func isAddresses(point string) bool { return strings.HasPrefix(point, "addresses: ") }
 
 // whole fails the test unless the pod has all that its ADD gives, once.
-func (r *rig) whole(p *pod) {
-	r.t.Helper()
-	r.has(p, "eth0", "net1", "net2", "net3")
+func (h *host) whole(p *pod) {
+	h.t.Helper()
+	h.has(p, "eth0", "net1", "net2", "net3")
 	var networks []string
-	for _, lease := range r.leases() {
+	for _, lease := range h.leases() {
 		networks = append(networks, filepath.Dir(lease))
 	}
 	if want := []string{"a", "b", "c", "pods"}; !slices.Equal(networks, want) {
-		r.t.Errorf("leases of %v, want one of each of %v", networks, want)
+		h.t.Errorf("leases of %v, want one of each of %v", networks, want)
 	}
 	var names []string
-	for _, s := range r.status(p) {
+	for _, s := range h.status(p) {
 		names = append(names, s.Name+" "+s.Interface)
 		for _, ip := range s.IPs {
 			if !strings.Contains(p.Addrs(), "addr "+s.Interface+" "+ip+"/") {
-				r.t.Errorf("the status gives %s to %s, the pod has %s", ip, s.Interface, p.Addrs())
+				h.t.Errorf("the status gives %s to %s, the pod has %s", ip, s.Interface, p.Addrs())
 			}
 		}
 		if (s.DeviceInfo != nil) != (s.Interface == "net3") {
-			r.t.Errorf("%s has device information %v", s.Interface, s.DeviceInfo)
+			h.t.Errorf("%s has device information %v", s.Interface, s.DeviceInfo)
 		}
 	}
 	want := []string{"pods eth0", "default/a net1", "default/b net2", "default/c net3"}
 	if !slices.Equal(names, want) {
-		r.t.Errorf("network-status of %q, want %q", names, want)
+		h.t.Errorf("network-status of %q, want %q", names, want)
 	}
 	var defaults []string
 	for line := range strings.Lines(p.Routes()) {
@@ -184,62 +184,62 @@ func (r *rig) whole(p *pod) {
 		}
 	}
 	if len(defaults) != 1 || !strings.Contains(defaults[0], "via 10.12.0.1 dev net2") {
-		r.t.Errorf("default routes %q, want one via net2", defaults)
+		h.t.Errorf("default routes %q, want one via net2", defaults)
 	}
 }
 
 // addPoints is a node and the points of an ADD on it.
-func addPoints(t *testing.T) (r *rig, p *pod, points []string) {
+func addPoints(t *testing.T) (h *host, p *pod, points []string) {
 	t.Helper()
-	r, p = faultRig(t)
-	points, failed := r.points("ADD", p)
+	h, p = faultHost(t)
+	points, failed := h.points("ADD", p)
 	if failed != nil {
 		t.Fatal(failed)
 	}
-	r.whole(p)
-	r.must("DEL", p)
-	r.clean(p)
-	return r, p, points
+	h.whole(p)
+	h.must("DEL", p)
+	h.clean(p)
+	return h, p, points
 }
 
 // TestFaultAddThenDel kills an ADD at each point. The runtime's DEL leaves nothing, so that the
 // next ADD finds what the first did.
 func TestFaultAddThenDel(t *testing.T) {
 	t.Parallel()
-	r, p, points := addPoints(t)
+	h, p, points := addPoints(t)
 	covers(t, points, "lock ", "remember network ", "record attempted eth0", "record attempted net3",
 		"ADD eth0", "ADD net1",
 		"ADD net2", "ADD net3", "record attached", "copy device info net3", "default route net2",
 		"publish status",
 		"record complete", "unlock")
-	r.eachPoint(points, 0, func(r *rig, n int) {
-		r.killedAt("ADD", p, points, n)
-		r.must("DEL", p)
-		r.clean(p)
+	h.eachPoint(points, 0, func(h *host, n int) {
+		h.killedAt("ADD", p, points, n)
+		h.must("DEL", p)
+		h.clean(p)
 	})
-	r.must("ADD", p)
-	r.whole(p)
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("ADD", p)
+	h.whole(p)
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // TestFaultAddThenAdd kills an ADD at each point. The runtime's second ADD makes the pod whole, or
 // is refused because it is.
 func TestFaultAddThenAdd(t *testing.T) {
 	t.Parallel()
-	r, p, points := addPoints(t)
+	h, p, points := addPoints(t)
 	complete := slices.Index(points, "after record complete")
-	r.eachPoint(points, 0, func(r *rig, n int) {
-		r.killedAt("ADD", p, points, n)
+	h.eachPoint(points, 0, func(h *host, n int) {
+		h.killedAt("ADD", p, points, n)
 		if n < complete {
-			r.must("ADD", p)
+			h.must("ADD", p)
 		} else {
-			r.fails("ADD", p, types.ErrInvalidEnvironmentVariables, p.id, "attached already")
+			h.fails("ADD", p, types.ErrInvalidEnvironmentVariables, p.id, "attached already")
 		}
-		r.whole(p)
-		r.must("DEL", p)
-		r.clean(p)
+		h.whole(p)
+		h.must("DEL", p)
+		h.clean(p)
 	})
 }
 
@@ -255,26 +255,26 @@ func TestFaultForgotten(t *testing.T) {
 	} {
 		n := slices.IndexFunc(points, func(p string) bool { return strings.HasPrefix(p, point) })
 		t.Run(point, func(t *testing.T) {
-			r, p := faultRig(t)
-			other := r.pod("other", "")
-			r.killedAt("ADD", p, points, n)
-			r.must("DEL", other)
-			if files, err := filepath.Glob(r.path("state/sandboxes/*.json")); err != nil || len(files) != 1 {
+			h, p := faultHost(t)
+			other := h.pod("other", "")
+			h.killedAt("ADD", p, points, n)
+			h.must("DEL", other)
+			if files, err := filepath.Glob(h.path("state/sandboxes/*.json")); err != nil || len(files) != 1 {
 				t.Fatalf("records %v %v, want that of the sandbox whose namespace is there", files, err)
 			}
 			p.Unmount()
-			r.must("DEL", other)
-			if left := slices.DeleteFunc(r.leases(), func(lease string) bool {
+			h.must("DEL", other)
+			if left := slices.DeleteFunc(h.leases(), func(lease string) bool {
 				return filepath.Dir(lease) == "c"
 			}); len(left) > 0 {
 				t.Errorf("leases of what is built in are left: %q", left)
 			}
 			// no delegate that is exec'd is run within the DEL of another pod
 			if n > slices.Index(points, "before record attempted net3") {
-				r.valid()
-				r.must("GC", nil)
+				h.valid()
+				h.must("GC", nil)
 			}
-			r.clean()
+			h.clean()
 		})
 	}
 }
@@ -282,47 +282,47 @@ func TestFaultForgotten(t *testing.T) {
 // TestFaultDel kills a DEL at each point. The retried DEL leaves nothing.
 func TestFaultDel(t *testing.T) {
 	t.Parallel()
-	r, p := faultRig(t)
-	r.must("ADD", p)
-	points, failed := r.points("DEL", p)
+	h, p := faultHost(t)
+	h.must("ADD", p)
+	points, failed := h.points("DEL", p)
 	if failed != nil {
 		t.Fatal(failed)
 	}
-	r.clean(p)
+	h.clean(p)
 	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net1", "DEL net2", "DEL net3",
 		"clean device info net3", "record detached eth0",
 		"record detached net3", "record removed", "unlock")
 
-	r.eachPoint(points, 0, func(r *rig, n int) {
-		r.must("ADD", p)
-		r.killedAt("DEL", p, points, n)
-		r.must("DEL", p)
-		r.clean(p)
+	h.eachPoint(points, 0, func(h *host, n int) {
+		h.must("ADD", p)
+		h.killedAt("DEL", p, points, n)
+		h.must("DEL", p)
+		h.clean(p)
 	})
 }
 
-// addressRig is a node with a pod that has the only address of one cluster-wide network and one of
+// addressHost is a node with a pod that has the only address of one cluster-wide network and one of
 // each family of another.
-func addressRig(t *testing.T) (*rig, *pod) {
+func addressHost(t *testing.T) (*host, *pod) {
 	t.Helper()
-	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
-		r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
-	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+
-		r.whereabouts("macvlan", `"range":"10.21.0.0/24","ipRanges":[{"range":"fd21::1/128"}]`, "")+`]}`)
-	return r, r.pod("p", "a,b")
+	h := newHost(t)
+	h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		h.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	h.nad("b", `{"cniVersion":"1.0.0","plugins":[`+
+		h.whereabouts("macvlan", `"range":"10.21.0.0/24","ipRanges":[{"range":"fd21::1/128"}]`, "")+`]}`)
+	return h, h.pod("p", "a,b")
 }
 
-// nobodyHas fails the test unless all that a pod of addressRig has is free: another pod gets it.
-func (r *rig) nobodyHas(p *pod) {
-	r.t.Helper()
-	r.clean(p)
-	other := r.pod("other", "a,b")
-	r.must("ADD", other)
-	r.must("CHECK", other)
-	r.must("DEL", other)
+// nobodyHas fails the test unless all that a pod of addressHost has is free: another pod gets it.
+func (h *host) nobodyHas(p *pod) {
+	h.t.Helper()
+	h.clean(p)
+	other := h.pod("other", "a,b")
+	h.must("ADD", other)
+	h.must("CHECK", other)
+	h.must("DEL", other)
 	other.Unmount()
-	r.clean()
+	h.clean()
 }
 
 // TestFaultAddresses kills an ADD of cluster-wide addresses at each point, the first on the node
@@ -332,23 +332,23 @@ func TestFaultAddresses(t *testing.T) {
 	for _, test := range []struct {
 		name, command string
 		// before the command, on a node that has just come up.
-		before func(*rig, *pod)
+		before func(*host, *pod)
 		kinds  []string
 	}{
 		{
-			"first ADD", "ADD", func(*rig, *pod) {},
+			"first ADD", "ADD", func(*host, *pod) {},
 			[]string{"write node", "write held", "write blocks", "create block", "created block"},
 		},
-		{"ADD", "ADD", (*rig).nobodyHas, []string{"write held", "write blocks"}},
-		{"DEL", "DEL", func(r *rig, p *pod) {
-			r.must("ADD", p)
+		{"ADD", "ADD", (*host).nobodyHas, []string{"write held", "write blocks"}},
+		{"DEL", "DEL", func(h *host, p *pod) {
+			h.must("ADD", p)
 		}, []string{"write blocks", "remove held"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r, p := addressRig(t)
-			test.before(r, p)
-			points, failed := r.points(test.command, p)
+			h, p := addressHost(t)
+			test.before(h, p)
+			points, failed := h.points(test.command, p)
 			if failed != nil {
 				t.Fatal(failed)
 			}
@@ -362,11 +362,11 @@ func TestFaultAddresses(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%02d %s", n, point), func(t *testing.T) {
-					r, p := addressRig(t)
-					test.before(r, p)
-					r.killedAt(test.command, p, points, n)
-					r.must("DEL", p)
-					r.nobodyHas(p)
+					h, p := addressHost(t)
+					test.before(h, p)
+					h.killedAt(test.command, p, points, n)
+					h.must("DEL", p)
+					h.nobodyHas(p)
 				})
 			}
 		})
@@ -378,28 +378,28 @@ func TestFaultAddresses(t *testing.T) {
 // from the record.
 func TestFaultDelAgain(t *testing.T) {
 	t.Parallel()
-	r, p := faultRig(t)
-	begin := func(r *rig) {
-		r.must("ADD", p)
+	h, p := faultHost(t)
+	begin := func(h *host) {
+		h.must("ADD", p)
 		points := []string{
 			"before lock ID", "after lock ID", "before record unfinished", "after record unfinished",
 			"before remove links", "after remove links",
 			"before DEL net3", "after DEL net3",
 		}
-		r.killedAt("DEL", p, points, len(points)-1)
+		h.killedAt("DEL", p, points, len(points)-1)
 	}
-	begin(r)
-	points, failed := r.points("DEL", p)
+	begin(h)
+	points, failed := h.points("DEL", p)
 	if failed != nil {
 		t.Fatal(failed)
 	}
 	covers(t, points, "restore cache net3")
 	last := slices.Index(points, "after record detached net3")
-	r.eachPoint(points[:last], 0, func(r *rig, n int) {
-		begin(r)
-		r.killedAt("DEL", p, points, n)
-		r.must("DEL", p)
-		r.clean(p)
+	h.eachPoint(points[:last], 0, func(h *host, n int) {
+		begin(h)
+		h.killedAt("DEL", p, points, n)
+		h.must("DEL", p)
+		h.clean(p)
 	})
 }
 
@@ -407,22 +407,22 @@ func TestFaultDelAgain(t *testing.T) {
 // nothing.
 func TestFaultRollBack(t *testing.T) {
 	t.Parallel()
-	r, p := faultRig(t)
-	r.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,`+
+	h, p := faultHost(t)
+	h.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,`+
 		`"msg":"no luck"}'; exit 1; }`)
-	points, failed := r.points("ADD", p)
+	points, failed := h.points("ADD", p)
 	if failed == nil || failed.Code != 123 {
 		t.Fatalf("the ADD should fail as its delegate does: %v", failed)
 	}
-	r.clean(p)
+	h.clean(p)
 	first := slices.Index(points, "after ADD net3")
 	covers(t, points, "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3",
 		"record detached eth0", "record removed")
 
-	r.eachPoint(points, first, func(r *rig, n int) {
-		r.killedAt("ADD", p, points, n)
-		r.must("DEL", p)
-		r.clean(p)
+	h.eachPoint(points, first, func(h *host, n int) {
+		h.killedAt("ADD", p, points, n)
+		h.must("DEL", p)
+		h.clean(p)
 	})
 }
 
@@ -430,69 +430,69 @@ func TestFaultRollBack(t *testing.T) {
 // know, and keeps the other.
 func TestFaultGC(t *testing.T) {
 	t.Parallel()
-	r, stale := faultRig(t)
-	live := r.pod("live", "a")
-	r.must("ADD", live)
-	r.conf["cni.dev/valid-attachments"] = []any{
+	h, stale := faultHost(t)
+	live := h.pod("live", "a")
+	h.must("ADD", live)
+	h.conf["cni.dev/valid-attachments"] = []any{
 		map[string]any{"containerID": live.id, "ifname": "eth0"},
 	}
-	collected := func(r *rig) {
-		r.has(stale)
-		r.has(live, "eth0", "net1")
-		if leases := r.leases(); len(leases) != 2 {
-			r.t.Errorf("leases %q, want those of the live pod alone", leases)
+	collected := func(h *host) {
+		h.has(stale)
+		h.has(live, "eth0", "net1")
+		if leases := h.leases(); len(leases) != 2 {
+			h.t.Errorf("leases %q, want those of the live pod alone", leases)
 		}
 	}
-	r.must("ADD", stale)
-	points, failed := r.points("GC", stale)
+	h.must("ADD", stale)
+	points, failed := h.points("GC", stale)
 	if failed != nil {
 		t.Fatal(failed)
 	}
-	collected(r)
+	collected(h)
 	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net3", "record detached eth0",
 		"clean device info net3", "record removed", "unlock", "GC pods",
 		"GC default/a", "GC default/b", "GC default/c", "forget network default/b")
-	r.eachPoint(points, 0, func(r *rig, n int) {
-		r.must("ADD", stale)
-		r.killedAt("GC", stale, points, n)
-		r.must("GC", nil)
-		collected(r)
+	h.eachPoint(points, 0, func(h *host, n int) {
+		h.must("ADD", stale)
+		h.killedAt("GC", stale, points, n)
+		h.must("GC", nil)
+		collected(h)
 	})
-	r.must("CHECK", live)
-	r.must("DEL", live)
-	r.clean(stale, live)
+	h.must("CHECK", live)
+	h.must("DEL", live)
+	h.clean(stale, live)
 }
 
 // gate makes a delegate that is macvlan, but waits in its command until the test opens it.
-func (r *rig) gate(command string) {
-	r.t.Helper()
-	r.script("gated", fmt.Sprintf(`
+func (h *host) gate(command string) {
+	h.t.Helper()
+	h.script("gated", fmt.Sprintf(`
 if [ "$CNI_COMMAND" = %[1]s ] && [ ! -e %[2]s/open ]; then
 	touch %[2]s/waits
 	until [ -e %[2]s/open ]; do sleep 0.01; done
 fi
 exec "$BRAID_PLUGINS/macvlan"
-`, command, r.dir))
-	r.nad("b", strings.Replace(r.macvlan(12, ""), `"macvlan"`, `"gated"`, 1))
+`, command, h.dir))
+	h.nad("b", strings.Replace(h.macvlan(12, ""), `"macvlan"`, `"gated"`, 1))
 }
 
 // start begins a command and returns it when the gated delegate waits.
-func (r *rig) start(command string, p *pod) (cmd *exec.Cmd, stdout *bytes.Buffer) {
-	r.t.Helper()
-	cmd, stdout = r.command(command, p), &bytes.Buffer{}
+func (h *host) start(command string, p *pod) (cmd *exec.Cmd, stdout *bytes.Buffer) {
+	h.t.Helper()
+	cmd, stdout = h.command(command, p), &bytes.Buffer{}
 	cmd.Stdout = stdout
-	if err := r.node.Run(cmd.Start); err != nil {
-		r.t.Fatal(err)
+	if err := h.node.Run(cmd.Start); err != nil {
+		h.t.Fatal(err)
 	}
-	r.await("the delegate", func() bool { _, err := os.Stat(r.path("waits")); return err == nil })
+	h.await("the delegate", func() bool { _, err := os.Stat(h.path("waits")); return err == nil })
 	return cmd, stdout
 }
 
-func (r *rig) await(what string, there func() bool) {
-	r.t.Helper()
+func (h *host) await(what string, there func() bool) {
+	h.t.Helper()
 	for end := time.Now().Add(30 * time.Second); !there(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			r.t.Fatalf("%s: not within 30 seconds\n%s", what, r.log())
+			h.t.Fatalf("%s: not within 30 seconds\n%s", what, h.log())
 		}
 	}
 }
@@ -503,25 +503,25 @@ func TestFaultDelegateOutlives(t *testing.T) {
 	for _, command := range []string{"ADD", "DEL"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
-			r, p := faultRig(t)
-			r.gate(command)
+			h, p := faultHost(t)
+			h.gate(command)
 			if command == "DEL" {
-				r.must("ADD", p)
+				h.must("ADD", p)
 			}
-			cmd, _ := r.start(command, p)
+			cmd, _ := h.start(command, p)
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			cmd.Wait() //nolint:errcheck // killed
 
-			patience := r.conf
-			r.conf = with(r.conf, "braid",
-				with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "100ms"}))
-			r.fails("CHECK", p, types.ErrTryAgainLater, p.id, "at work")
-			r.conf = patience
+			patience := h.conf
+			h.conf = with(h.conf, "braid",
+				with(h.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "100ms"}))
+			h.fails("CHECK", p, types.ErrTryAgainLater, p.id, "at work")
+			h.conf = patience
 
-			retry := r.command("DEL", p)
-			if err := r.node.Run(retry.Start); err != nil {
+			retry := h.command("DEL", p)
+			if err := h.node.Run(retry.Start); err != nil {
 				t.Fatal(err)
 			}
 			done := make(chan error, 1)
@@ -531,11 +531,11 @@ func TestFaultDelegateOutlives(t *testing.T) {
 				t.Errorf("the DEL did not wait for the delegate: %v", err)
 			case <-time.After(200 * time.Millisecond):
 			}
-			r.write("open", "")
+			h.write("open", "")
 			if err := <-done; err != nil {
-				t.Errorf("DEL: %v\n%s", err, r.log())
+				t.Errorf("DEL: %v\n%s", err, h.log())
 			}
-			r.clean(p)
+			h.clean(p)
 		})
 	}
 }
@@ -543,9 +543,9 @@ func TestFaultDelegateOutlives(t *testing.T) {
 // TestFaultSigterm stops an ADD as a runtime does that gives up: it takes back what it did, and
 // says that it may be tried again.
 func TestFaultSigterm(t *testing.T) {
-	r, p := faultRig(t)
-	r.gate("ADD")
-	cmd, stdout := r.start("ADD", p)
+	h, p := faultHost(t)
+	h.gate("ADD")
+	cmd, stdout := h.start("ADD", p)
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -562,10 +562,10 @@ func TestFaultSigterm(t *testing.T) {
 			t.Errorf("the error does not say %q: %v", word, failed)
 		}
 	}
-	r.clean(p)
-	r.write("open", "")
-	r.must("ADD", p)
-	r.whole(p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.clean(p)
+	h.write("open", "")
+	h.must("ADD", p)
+	h.whole(p)
+	h.must("DEL", p)
+	h.clean(p)
 }

@@ -49,9 +49,9 @@ func headOf(t *testing.T, record string) (h head) {
 }
 
 // setRecord puts a text in the place of the record of a sandbox.
-func (r *rig) setRecord(p *pod, text string) {
-	r.t.Helper()
-	r.write("state/sandboxes/"+p.id+".json", text)
+func (h *host) setRecord(p *pod, text string) {
+	h.t.Helper()
+	h.write("state/sandboxes/"+p.id+".json", text)
 }
 
 // TestRecordFormats: what a binary of an older format has made is removed by its record.
@@ -61,28 +61,28 @@ func TestRecordFormats(t *testing.T) {
 	for version, text := range all {
 		t.Run(strconv.Itoa(version), func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			p := r.mixed("p")
-			r.add(p)
-			now := headOf(t, r.record(p))
+			h := newHost(t)
+			p := h.mixed("p")
+			h.add(p)
+			now := headOf(t, h.record(p))
 			if all[now.Version] == "" {
 				t.Errorf("keep a record of format %d in testdata", now.Version)
 			}
-			r.setRecord(p, strings.NewReplacer("@DIR@", r.dir, "@NETNS@", p.Path, "@NETNSID@", now.NetNSID,
+			h.setRecord(p, strings.NewReplacer("@DIR@", h.dir, "@NETNS@", p.Path, "@NETNSID@", now.NetNSID,
 				"@PLUGINS@", pluginDir(t)).Replace(text))
-			same(t, "format", headOf(t, r.record(p)).Version, version)
-			r.must("DEL", p)
-			r.removedAsAdded(p)
-			r.clean(p)
+			same(t, "format", headOf(t, h.record(p)).Version, version)
+			h.must("DEL", p)
+			h.removedAsAdded(p)
+			h.clean(p)
 		})
 	}
 }
 
 // later is a record of a format that comes after the present one. oldest is its oldest reader.
-func (r *rig) later(p *pod, oldest string) string {
-	r.t.Helper()
-	text := r.record(p)
-	now := headOf(r.t, text)
+func (h *host) later(p *pod, oldest string) string {
+	h.t.Helper()
+	text := h.record(p)
+	now := headOf(h.t, text)
 	return strings.NewReplacer(
 		fmt.Sprint(`"version":`, now.Version), `"version":99`,
 		fmt.Sprint(`"oldestReader":`, now.OldestReader), `"oldestReader":`+oldest, `"ifName"`,
@@ -94,35 +94,35 @@ func (r *rig) later(p *pod, oldest string) string {
 // whatever else it has.
 func TestRecordOfLaterBraid(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.mixed("p")
-	r.add(p)
-	r.setRecord(p, r.later(p, "1"))
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.removedAsAdded(p)
-	r.clean(p)
+	h := newHost(t)
+	p := h.mixed("p")
+	h.add(p)
+	h.setRecord(p, h.later(p, "1"))
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.removedAsAdded(p)
+	h.clean(p)
 }
 
 // unknown makes a pod whose record is of a format that this Braid does not know, and returns that
 // and the one that it was.
-func (r *rig) unknown() (p *pod, later, was string) {
-	r.t.Helper()
-	p = r.mixed("p")
-	r.add(p)
-	was = r.record(p)
-	later = strings.Replace(r.later(p, "99"), `"attachments"`, `"networks"`, 1)
-	r.setRecord(p, later)
+func (h *host) unknown() (p *pod, later, was string) {
+	h.t.Helper()
+	p = h.mixed("p")
+	h.add(p)
+	was = h.record(p)
+	later = strings.Replace(h.later(p, "99"), `"attachments"`, `"networks"`, 1)
+	h.setRecord(p, later)
 	return p, later, was
 }
 
 // onlyRecord fails the test unless a record, marked as unfinished, is all that is left of a pod.
-func (r *rig) onlyRecord(p *pod, text string) {
-	r.t.Helper()
-	same(r.t, "record", r.record(p), text)
-	same(r.t, "left", r.left(),
+func (h *host) onlyRecord(p *pod, text string) {
+	h.t.Helper()
+	same(h.t, "record", h.record(p), text)
+	same(h.t, "left", h.left(),
 		[]string{"state/sandboxes/" + p.id + ".json", "state/sandboxes/" + p.id + ".json.lock"})
-	r.has(p)
+	h.has(p)
 }
 
 // TestRecordNotUnderstood: a pod of a later Braid can be deleted, by libcni's cache. Its record
@@ -131,46 +131,46 @@ func TestRecordNotUnderstood(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
-		remove func(*rig, *pod)
+		remove func(*host, *pod)
 	}{
-		{"DEL", func(r *rig, p *pod) { r.must("DEL", p) }},
-		{"DEL of a pod that is gone", func(r *rig, p *pod) {
-			r.must("DEL", p)
-			if err := os.Remove(r.path("manifests/Pod-default-p.yaml")); err != nil {
-				r.t.Fatal(err)
+		{"DEL", func(h *host, p *pod) { h.must("DEL", p) }},
+		{"DEL of a pod that is gone", func(h *host, p *pod) {
+			h.must("DEL", p)
+			if err := os.Remove(h.path("manifests/Pod-default-p.yaml")); err != nil {
+				h.t.Fatal(err)
 			}
-			r.must("DEL", p)
+			h.must("DEL", p)
 		}},
-		{"GC", func(r *rig, p *pod) {
-			r.valid()
-			r.must("GC", nil)
+		{"GC", func(h *host, p *pod) {
+			h.valid()
+			h.must("GC", nil)
 		}},
-		{"GC after DEL", func(r *rig, p *pod) {
-			r.must("DEL", p)
-			r.valid()
-			r.must("GC", nil)
+		{"GC after DEL", func(h *host, p *pod) {
+			h.must("DEL", p)
+			h.valid()
+			h.must("GC", nil)
 		}},
-		{"DEL of another", func(r *rig, p *pod) {
-			r.must("DEL", p)
-			r.must("DEL", r.pod("another", ""))
+		{"DEL of another", func(h *host, p *pod) {
+			h.must("DEL", p)
+			h.must("DEL", h.pod("another", ""))
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			p, later, was := r.unknown()
-			r.fails("CHECK", p, 6, "later version", "install that version again")
-			test.remove(r, p)
-			r.onlyRecord(p, later)
-			if r.stdin("one", "DEL", p, "net2")["prevResult"] == nil {
+			h := newHost(t)
+			p, later, was := h.unknown()
+			h.fails("CHECK", p, 6, "later version", "install that version again")
+			test.remove(h, p)
+			h.onlyRecord(p, later)
+			if h.stdin("one", "DEL", p, "net2")["prevResult"] == nil {
 				t.Error("DEL without the result of the ADD")
 			}
-			r.fails("ADD", p, 6, "later version")
-			r.onlyRecord(p, later)
-			r.setRecord(p, was) // that Braid is back
-			r.valid()
-			r.must("GC", nil)
-			r.clean(p)
+			h.fails("ADD", p, 6, "later version")
+			h.onlyRecord(p, later)
+			h.setRecord(p, was) // that Braid is back
+			h.valid()
+			h.must("GC", nil)
+			h.clean(p)
 		})
 	}
 }
@@ -179,36 +179,36 @@ func TestRecordNotUnderstood(t *testing.T) {
 // nothing, until somebody who knows is back.
 func TestRecordNotUnderstoodAndCacheLost(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p, later, was := r.unknown()
+	h := newHost(t)
+	p, later, was := h.unknown()
 	for _, path := range []string{"state/cni", "manifests/Pod-default-p.yaml"} {
-		if err := os.RemoveAll(r.path(path)); err != nil {
+		if err := os.RemoveAll(h.path(path)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.valid()
+	h.valid()
 	for range 2 {
-		r.fails("DEL", p, 6, "later version", "install that version again")
-		if _, err := r.call("GC", nil); err == nil || !strings.Contains(err.Msg, "later version") {
+		h.fails("DEL", p, 6, "later version", "install that version again")
+		if _, err := h.call("GC", nil); err == nil || !strings.Contains(err.Msg, "later version") {
 			t.Errorf("GC: %v", err)
 		}
-		same(t, "record", r.record(p), later)
-		r.has(p, "eth0", "net1")
+		same(t, "record", h.record(p), later)
+		h.has(p, "eth0", "net1")
 	}
-	r.setRecord(p, was)
-	r.must("DEL", p)
-	r.clean(p)
+	h.setRecord(p, was)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // TestNetworkOfLaterBraid: what a later Braid remembers of a network stays, and this one's GC says
 // that it does without.
 func TestNetworkOfLaterBraid(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.mixed("p")
-	r.add(p)
-	r.must("DEL", p)
-	files, err := filepath.Glob(r.path("state/networks/*.json"))
+	h := newHost(t)
+	p := h.mixed("p")
+	h.add(p)
+	h.must("DEL", p)
+	files, err := filepath.Glob(h.path("state/networks/*.json"))
 	if err != nil || len(files) != 3 {
 		t.Fatal(files, err)
 	}
@@ -219,14 +219,14 @@ func TestNetworkOfLaterBraid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.add(p)
-	r.must("DEL", p)
-	r.calls()
-	r.valid()
-	if _, err := r.call("GC", nil); err == nil || !strings.Contains(err.Msg, "later version") {
+	h.add(p)
+	h.must("DEL", p)
+	h.calls()
+	h.valid()
+	if _, err := h.call("GC", nil); err == nil || !strings.Contains(err.Msg, "later version") {
 		t.Errorf("GC: %v", err)
 	}
-	same(t, "ran", r.calls(), nil)
+	same(t, "ran", h.calls(), nil)
 	for file, want := range texts {
 		got, err := os.ReadFile(file)
 		if err != nil {
@@ -234,5 +234,5 @@ func TestNetworkOfLaterBraid(t *testing.T) {
 		}
 		same(t, file, string(got), want)
 	}
-	r.clean(p)
+	h.clean(p)
 }

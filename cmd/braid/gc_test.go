@@ -10,12 +10,12 @@ import (
 )
 
 // valid is the runtime's list of what it has, for GC.
-func (r *rig) valid(pods ...*pod) {
+func (h *host) valid(pods ...*pod) {
 	list := []any{}
 	for _, p := range pods {
 		list = append(list, map[string]any{"containerID": p.id, "ifname": "eth0"})
 	}
-	r.conf["cni.dev/valid-attachments"] = list
+	h.conf["cni.dev/valid-attachments"] = list
 }
 
 // given is the list of valid attachments that a fake got with GC, as "container interface".
@@ -37,81 +37,81 @@ func given(stdin map[string]any) []string {
 // it has stays untouched.
 func TestM3RuntimeDecidesWhatIsValid(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	stays, goes := r.pod("stays", "a"), r.pod("goes", "a,a")
-	r.add(stays)
-	before, leases := stays.Snapshot(), r.leases()
-	r.add(goes)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	stays, goes := h.pod("stays", "a"), h.pod("goes", "a,a")
+	h.add(stays)
+	before, leases := stays.Snapshot(), h.leases()
+	h.add(goes)
 	goes.Unmount()
-	r.valid(stays)
-	r.must("GC", nil)
-	same(t, "leases", r.leases(), leases)
+	h.valid(stays)
+	h.must("GC", nil)
+	same(t, "leases", h.leases(), leases)
 	same(t, "pod", stays.Snapshot(), before)
-	for _, left := range r.left() {
+	for _, left := range h.left() {
 		if strings.Contains(left, goes.id) {
 			t.Errorf("left: %s", left)
 		}
 	}
-	r.must("CHECK", stays)
-	r.must("DEL", stays)
-	r.clean(stays)
+	h.must("CHECK", stays)
+	h.must("DEL", stays)
+	h.clean(stays)
 }
 
 // The list names the default interface of each sandbox; each network's plugins get all interfaces
 // that are theirs in it.
 func TestC7ExpandedAndForwardedToEveryNetwork(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for _, kind := range []string{"main", "one", "two"} {
-		r.fake(kind, "")
+		h.fake(kind, "")
 	}
-	r.conf["delegates"] = []any{map[string]any{"cniVersion": "1.1.0", "name": "pods", "type": "main"}}
-	r.nad("a", `{"cniVersion":"1.1.0","type":"one"}`)
-	r.nad("b", `{"cniVersion":"1.1.0","type":"two"}`)
-	p, q := r.pod("p", "a,a@data"), r.pod("q", "b")
-	r.add(p)
-	r.add(q)
-	r.must("DEL", q) // its network has no live pod any more
-	r.valid(p)
-	r.must("GC", nil)
-	same(t, "default network", given(r.stdin("main", "GC", nil, "")), []string{"id-p eth0"})
-	same(t, "network of p", given(r.stdin("one", "GC", nil, "")), []string{"id-p data", "id-p net1"})
-	same(t, "network of q", given(r.stdin("two", "GC", nil, "")), []string{})
+	h.conf["delegates"] = []any{map[string]any{"cniVersion": "1.1.0", "name": "pods", "type": "main"}}
+	h.nad("a", `{"cniVersion":"1.1.0","type":"one"}`)
+	h.nad("b", `{"cniVersion":"1.1.0","type":"two"}`)
+	p, q := h.pod("p", "a,a@data"), h.pod("q", "b")
+	h.add(p)
+	h.add(q)
+	h.must("DEL", q) // its network has no live pod any more
+	h.valid(p)
+	h.must("GC", nil)
+	same(t, "default network", given(h.stdin("main", "GC", nil, "")), []string{"id-p eth0"})
+	same(t, "network of p", given(h.stdin("one", "GC", nil, "")), []string{"id-p data", "id-p net1"})
+	same(t, "network of q", given(h.stdin("two", "GC", nil, "")), []string{})
 }
 
 func TestC7ErrorsDoNotStopIt(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("bad", failing("GC", 100, "no idea")+"\n"+failing("DEL", 100, "will not"))
-	r.fake("good", "")
-	r.nad("a", `{"cniVersion":"1.1.0","type":"bad"}`)
-	r.nad("b", `{"cniVersion":"1.1.0","type":"good"}`)
-	p, q := r.pod("p", "a"), r.pod("q", "b")
-	r.add(p)
-	r.add(q)
-	r.calls()
-	r.valid()
-	r.fails("GC", nil, 100, "default/a", "plugin bad", "no idea", "will not")
-	calls := r.calls()
+	h := newHost(t)
+	h.fake("bad", failing("GC", 100, "no idea")+"\n"+failing("DEL", 100, "will not"))
+	h.fake("good", "")
+	h.nad("a", `{"cniVersion":"1.1.0","type":"bad"}`)
+	h.nad("b", `{"cniVersion":"1.1.0","type":"good"}`)
+	p, q := h.pod("p", "a"), h.pod("q", "b")
+	h.add(p)
+	h.add(q)
+	h.calls()
+	h.valid()
+	h.fails("GC", nil, 100, "default/a", "plugin bad", "no idea", "will not")
+	calls := h.calls()
 	for _, want := range []string{"bad DEL net1", "bad GC", "good DEL net1", "good GC"} {
 		if !slices.Contains(calls, want) {
 			t.Errorf("no %q in %q", want, calls)
 		}
 	}
-	same(t, "leases", len(r.leases()), 0)
+	same(t, "leases", len(h.leases()), 0)
 }
 
 func TestC7DisableGC(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", "")
-	r.nad("a", `{"cniVersion":"1.1.0","disableGC":true,"plugins":[{"type":"one"}]}`)
-	p := r.pod("p", "a")
-	r.add(p)
-	r.valid(p)
-	r.must("GC", nil)
-	if calls := r.calls(); slices.Contains(calls, "one GC") {
+	h := newHost(t)
+	h.fake("one", "")
+	h.nad("a", `{"cniVersion":"1.1.0","disableGC":true,"plugins":[{"type":"one"}]}`)
+	p := h.pod("p", "a")
+	h.add(p)
+	h.valid(p)
+	h.must("GC", nil)
+	if calls := h.calls(); slices.Contains(calls, "one GC") {
 		t.Errorf("calls: %q", calls)
 	}
 }
@@ -119,57 +119,57 @@ func TestC7DisableGC(t *testing.T) {
 // A missing list is not an empty one. Without pods it is all the same: CRI-O sends none then.
 func TestC7NoListRemovesNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.must("GC", nil)
-	p := r.pod("p", "")
-	r.add(p)
-	r.fails("GC", nil, 7, "cni.dev/valid-attachments")
-	r.has(p, "eth0")
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.must("GC", nil)
+	h := newHost(t)
+	h.must("GC", nil)
+	p := h.pod("p", "")
+	h.add(p)
+	h.fails("GC", nil, 7, "cni.dev/valid-attachments")
+	h.has(p, "eth0")
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.must("GC", nil)
 }
 
 // A sandbox whose ADD began after the runtime made its list cannot be on it.
 func TestC7LaterAddIsKept(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", "")
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", `{"cniVersion":"1.1.0","type":"one"}`)
-	p := r.pod("p", "a,b")
-	r.add(p)
-	r.calls()
+	h := newHost(t)
+	h.fake("one", "")
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", `{"cniVersion":"1.1.0","type":"one"}`)
+	p := h.pod("p", "a,b")
+	h.add(p)
+	h.calls()
 	before := p.Snapshot()
-	begunLater(r, p)
-	r.valid()
-	r.must("GC", nil)
+	begunLater(h, p)
+	h.valid()
+	h.must("GC", nil)
 	same(t, "pod", p.Snapshot(), before)
-	same(t, "leases", r.leases(), []string{"a/10.11.0.2", "pods/10.1.0.2"})
-	same(t, "calls", r.calls(), []string{"one GC"})
-	same(t, "valid", given(r.stdin("one", "GC", nil, "")), []string{"id-p net2"})
-	r.must("CHECK", p)
+	same(t, "leases", h.leases(), []string{"a/10.11.0.2", "pods/10.1.0.2"})
+	same(t, "calls", h.calls(), []string{"one GC"})
+	same(t, "valid", given(h.stdin("one", "GC", nil, "")), []string{"id-p net2"})
+	h.must("CHECK", p)
 }
 
 // begunLater makes a pod's record one of an ADD that begins in an hour.
-func begunLater(r *rig, p *pod) {
-	path := r.path("state", "sandboxes", p.id+".json")
+func begunLater(h *host, p *pod) {
+	path := h.path("state", "sandboxes", p.id+".json")
 	data, err := os.ReadFile(path)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	var rec map[string]json.RawMessage
 	if err := json.Unmarshal(data, &rec); err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	rec["created"], err = json.Marshal(time.Now().Add(time.Hour))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	if data, err = json.Marshal(rec); err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	r.write("state/sandboxes/"+p.id+".json", string(data))
+	h.write("state/sandboxes/"+p.id+".json", string(data))
 }
 
 // TestR28GCOfOldVersions: plugins that are built in have a GC whatever the network's version of
@@ -179,24 +179,24 @@ func TestR28GCOfOldVersions(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.fake("meta", passOn)
-			r.conf["delegates"] = []any{with(r.defaultNetwork(), "cniVersion", version)}
-			r.nad("a", `{"cniVersion":"`+version+`","plugins":[`+r.macvlan(11, "")+`,{"type":"meta"}]}`)
-			r.nad("b", strings.Replace(r.macvlan(12, ""), "1.0.0", version, 1))
-			p := r.pod("p", "a,b")
-			r.add(p)
+			h := newHost(t)
+			h.fake("meta", passOn)
+			h.conf["delegates"] = []any{with(h.defaultNetwork(), "cniVersion", version)}
+			h.nad("a", `{"cniVersion":"`+version+`","plugins":[`+h.macvlan(11, "")+`,{"type":"meta"}]}`)
+			h.nad("b", strings.Replace(h.macvlan(12, ""), "1.0.0", version, 1))
+			p := h.pod("p", "a,b")
+			h.add(p)
 			for _, lease := range []string{"a/10.11.0.77", "b/10.12.0.77", "pods/10.1.0.77"} {
-				r.write("leases/"+lease, "id-lost\r\nnet1")
+				h.write("leases/"+lease, "id-lost\r\nnet1")
 			}
-			r.calls()
-			r.valid(p)
-			r.must("GC", nil)
-			same(t, "leases", r.leases(), []string{"a/10.11.0.2", "b/10.12.0.2", "pods/10.1.0.2"})
-			same(t, "calls", r.calls(), nil)
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			r.clean(p)
+			h.calls()
+			h.valid(p)
+			h.must("GC", nil)
+			same(t, "leases", h.leases(), []string{"a/10.11.0.2", "b/10.12.0.2", "pods/10.1.0.2"})
+			same(t, "calls", h.calls(), nil)
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }
@@ -205,21 +205,21 @@ func TestR28GCOfOldVersions(t *testing.T) {
 // the directory is theirs.
 func TestR28GCOfLostRecords(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.add(p)
-	r.remove("state", "sandboxes", p.id+".json")
-	r.script("theirs", "touch "+r.path("executed"))
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.add(p)
+	h.remove("state", "sandboxes", p.id+".json")
+	h.script("theirs", "touch "+h.path("executed"))
 	const entry = `{"kind":"cniCacheV1","containerId":"id-other","ifName":"eth0",` +
 		`"networkName":"theirs",` +
 		`"config":"eyJjbmlWZXJzaW9uIjoiMS4wLjAiLCJuYW1lIjoidGhlaXJzIiwidHlwZSI6InRoZWlycyJ9"}`
-	r.write("state/cni/results/theirs-id-other-eth0", entry)
-	r.valid()
-	r.must("GC", nil)
-	r.has(p)
-	same(t, "leases", len(r.leases()), 0)
-	same(t, "cache", globbed(t, r.path("state/cni/results/*")),
-		[]string{r.path("state/cni/results/theirs-id-other-eth0")})
-	gone(t, r.path("executed"))
+	h.write("state/cni/results/theirs-id-other-eth0", entry)
+	h.valid()
+	h.must("GC", nil)
+	h.has(p)
+	same(t, "leases", len(h.leases()), 0)
+	same(t, "cache", globbed(t, h.path("state/cni/results/*")),
+		[]string{h.path("state/cni/results/theirs-id-other-eth0")})
+	gone(t, h.path("executed"))
 }

@@ -26,11 +26,11 @@ import (
 // Multicast goes from pod to pod over net1 and is not seen on eth0.
 func TestU1MulticastOverNet1(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("data", r.macvlan(11, ""))
-	sender, receiver := r.pod("sender", "data"), r.pod("receiver", "data")
-	r.add(sender)
-	r.add(receiver)
+	h := newHost(t)
+	h.nad("data", h.macvlan(11, ""))
+	sender, receiver := h.pod("sender", "data"), h.pod("receiver", "data")
+	h.add(sender)
+	h.add(receiver)
 	group := &net.UDPAddr{IP: net.IPv4(239, 1, 2, 3), Port: 5007}
 	net1, eth0 := join(t, receiver, "net1", group), join(t, receiver, "eth0", group)
 	err := sender.Run(func() error {
@@ -102,20 +102,20 @@ func receive(t *testing.T, conn *net.UDPConn, wait time.Duration) (text, from st
 
 func TestU8NameAndVersionOfANADMayBeMissing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("gke-network-1", strings.Replace(r.macvlan(11, ""), `"cniVersion":"1.0.0",`, "", 1))
-	p := r.pod("p", "gke-network-1")
-	r.add(p)
-	same(t, "leases", r.leases(), []string{"gke-network-1/10.11.0.2", "pods/10.1.0.2"})
+	h := newHost(t)
+	h.nad("gke-network-1", strings.Replace(h.macvlan(11, ""), `"cniVersion":"1.0.0",`, "", 1))
+	p := h.pod("p", "gke-network-1")
+	h.add(p)
+	same(t, "leases", h.leases(), []string{"gke-network-1/10.11.0.2", "pods/10.1.0.2"})
 }
 
 func TestU8CommentIsRefused(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", "{\n\"cniVersion\":\"1.0.0\", # the version\n\"type\":\"macvlan\"}")
-	p := r.pod("p", "a")
-	r.fails("ADD", p, 7, "default/a", "JSON has no comments", "line 2")
-	r.clean(p)
+	h := newHost(t)
+	h.nad("a", "{\n\"cniVersion\":\"1.0.0\", # the version\n\"type\":\"macvlan\"}")
+	p := h.pod("p", "a")
+	h.fails("ADD", p, 7, "default/a", "JSON has no comments", "line 2")
+	h.clean(p)
 }
 
 func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
@@ -126,13 +126,13 @@ func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
 	} {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.nad("web/data", r.macvlan(11, ""))
-			r.nad("default/shared", r.macvlan(12, ""))
-			p := r.pod("web/p", annotation)
-			r.add(p)
+			h := newHost(t)
+			h.nad("web/data", h.macvlan(11, ""))
+			h.nad("default/shared", h.macvlan(12, ""))
+			p := h.pod("web/p", annotation)
+			h.add(p)
 			var got []string
-			for _, s := range r.status(p)[1:] {
+			for _, s := range h.status(p)[1:] {
 				got = append(got, s.Name+" "+s.Interface+" "+s.IPs[0])
 			}
 			same(t, "status", got, []string{
@@ -144,50 +144,50 @@ func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
 
 func TestU13NamespaceIsolation(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("team/secret", r.macvlan(11, ""))
-	r.nad("default/shared", r.macvlan(12, ""))
-	own := r.pod("team/own", "secret")
-	other := r.pod("web/other", "default/shared")
-	stranger := r.pod("web/stranger", "team/secret")
-	r.add(own)
-	r.add(other)
-	r.fails("ADD", stranger, 7, "web/stranger", "team/secret", "namespace")
-	r.has(stranger)
-	same(t, "event", r.lastEvent(stranger).Reason, "NADForbidden")
-	r.conf["globalNamespaces"] = "default,team"
-	r.add(stranger)
-	r.has(stranger, "eth0", "net1")
+	h := newHost(t)
+	h.nad("team/secret", h.macvlan(11, ""))
+	h.nad("default/shared", h.macvlan(12, ""))
+	own := h.pod("team/own", "secret")
+	other := h.pod("web/other", "default/shared")
+	stranger := h.pod("web/stranger", "team/secret")
+	h.add(own)
+	h.add(other)
+	h.fails("ADD", stranger, 7, "web/stranger", "team/secret", "namespace")
+	h.has(stranger)
+	same(t, "event", h.lastEvent(stranger).Reason, "NADForbidden")
+	h.conf["globalNamespaces"] = "default,team"
+	h.add(stranger)
+	h.has(stranger, "eth0", "net1")
 }
 
 // onlyConnected says that net1 brought connected routes and nothing else, and that the default
 // route is eth0's.
-func onlyConnected(t *testing.T, r *rig) {
+func onlyConnected(t *testing.T, h *host) {
 	t.Helper()
-	p := r.pod("p", "a")
-	r.add(p)
+	p := h.pod("p", "a")
+	h.add(p)
 	same(t, "routes", table(p, 4, "main"), []string{
 		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
 		"10.11.0.0/24 dev net1 proto kernel scope link src 10.11.0.2",
 		"default via 10.1.0.1 dev eth0",
 	})
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 func TestU15MacvlanAddsConnectedRoutesOnly(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	onlyConnected(t, r)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	onlyConnected(t, h)
 }
 
 func TestU15IPVlanAddsConnectedRoutesOnly(t *testing.T) {
 	t.Parallel()
 	nettest.NeedsLink(t, "ipvlan")
-	r := newRig(t)
-	r.nad("a", ipvlanNAD(r.macvlan(11, "")))
-	onlyConnected(t, r)
+	h := newHost(t)
+	h.nad("a", ipvlanNAD(h.macvlan(11, "")))
+	onlyConnected(t, h)
 }
 
 // ipvlanNAD is a configuration of macvlan made one of ipvlan.
@@ -203,12 +203,12 @@ func staticIPAM(kind, address, extra string) string {
 }
 
 // sourceBased compares with the guide's `ip route` and `ip route list table 100`.
-func sourceBased(t *testing.T, r *rig, kind string) {
+func sourceBased(t *testing.T, h *host, kind string) {
 	t.Helper()
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+staticIPAM(kind, "21.0.111.1", "")+
+	h.nad("a", `{"cniVersion":"1.0.0","plugins":[`+staticIPAM(kind, "21.0.111.1", "")+
 		`,{"type":"sbr"}]}`)
-	p := r.pod("p", "a")
-	r.add(p)
+	p := h.pod("p", "a")
+	h.add(p)
 	same(t, "ip route", table(p, 4, "main"), []string{
 		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
 		"default via 10.1.0.1 dev eth0",
@@ -221,8 +221,8 @@ func sourceBased(t *testing.T, r *rig, kind string) {
 		t.Errorf("no rule for the source address: %s", p.Rules())
 	}
 	// No CHECK: macvlan and ipvlan want to find the gateway that sbr moved out of their sight.
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 	if strings.Contains(p.Rules(), "21.0.111.1") {
 		t.Errorf("the rule is left: %s", p.Rules())
 	}
@@ -231,22 +231,22 @@ func sourceBased(t *testing.T, r *rig, kind string) {
 func TestU16SourceBasedRoutingWithIPVlan(t *testing.T) {
 	t.Parallel()
 	nettest.NeedsLink(t, "ipvlan")
-	sourceBased(t, newRig(t), "ipvlan")
+	sourceBased(t, newHost(t), "ipvlan")
 }
 
 func TestU16SourceBasedRoutingWithMacvlan(t *testing.T) {
 	t.Parallel()
-	sourceBased(t, newRig(t), "macvlan")
+	sourceBased(t, newHost(t), "macvlan")
 }
 
 func TestU17StaticRoute(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a",
+	h := newHost(t)
+	h.nad("a",
 		strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"172.31.0.0/16"}]`), "{",
 			`{"cniVersion":"1.0.0",`, 1))
-	p := r.pod("p", "a")
-	r.add(p)
+	p := h.pod("p", "a")
+	h.add(p)
 	same(t, "ip route", table(p, 4, "main"), []string{
 		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
 		"172.31.0.0/16 via 21.0.111.254 dev net1",
@@ -260,45 +260,45 @@ func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
 	for _, dst := range []string{"0.0.0.0/0", "::/0"} {
 		t.Run(strings.ReplaceAll(dst, "/", "_"), func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.setBraid("secondaryDefaultRoute", "refuse")
-			r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`),
+			h := newHost(t)
+			h.setBraid("secondaryDefaultRoute", "refuse")
+			h.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`),
 				"{", `{"cniVersion":"1.0.0",`, 1))
-			p := r.pod("p", "a")
-			r.fails("ADD", p, 7, "default/p", "default/a", "default route", "default-route")
-			r.clean(p)
-			same(t, "event", r.lastEvent(p).Reason, "DefaultRouteRefused")
+			p := h.pod("p", "a")
+			h.fails("ADD", p, 7, "default/p", "default/a", "default route", "default-route")
+			h.clean(p)
+			same(t, "event", h.lastEvent(p).Reason, "DefaultRouteRefused")
 		})
 	}
 }
 
 func TestU17DefaultRouteByThePodsWish(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`),
+	h := newHost(t)
+	h.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`),
 		"{", `{"cniVersion":"1.0.0",`, 1))
-	p := r.pod("p", `[{"name":"a","default-route":["21.0.111.254"]}]`)
-	r.add(p)
+	p := h.pod("p", `[{"name":"a","default-route":["21.0.111.254"]}]`)
+	h.add(p)
 	same(t, "default routes", defaults(table(p, 4, "main")),
 		[]string{"default via 21.0.111.254 dev net1"})
 }
 
 func TestU18ManyPodsOnOneAttachment(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
 	var pods []*pod
 	for i := range 5 {
-		p := r.pod(fmt.Sprintf("p%d", i), "a")
-		r.add(p)
-		same(t, p.name, r.status(p)[1].IPs, []string{fmt.Sprintf("10.11.0.%d", 2+i)})
+		p := h.pod(fmt.Sprintf("p%d", i), "a")
+		h.add(p)
+		same(t, p.name, h.status(p)[1].IPs, []string{fmt.Sprintf("10.11.0.%d", 2+i)})
 		pods = append(pods, p)
 	}
 	reach(t, pods[0], "10.11.0.6", pods[4])
 	for _, p := range pods {
-		r.must("DEL", p)
+		h.must("DEL", p)
 	}
-	r.clean(pods...)
+	h.clean(pods...)
 }
 
 // reach says that a datagram from one pod gets to the address of another.
@@ -339,49 +339,49 @@ func reachFrom(t *testing.T, from *pod, source, address string, to *pod) {
 
 func TestU18OnePodManyAttachments(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	var networks, want []string
 	for i := range 8 {
-		r.nad(fmt.Sprintf("n%d", i), r.macvlan(11+i, ""))
+		h.nad(fmt.Sprintf("n%d", i), h.macvlan(11+i, ""))
 		networks = append(networks, fmt.Sprintf("n%d", i))
 		want = append(want, fmt.Sprintf("net%d", i+1))
 	}
-	p := r.pod("p", strings.Join(networks, ","))
-	r.add(p)
-	r.has(p, append([]string{"eth0"}, want...)...)
-	for i, s := range r.status(p)[1:] {
+	p := h.pod("p", strings.Join(networks, ","))
+	h.add(p)
+	h.has(p, append([]string{"eth0"}, want...)...)
+	for i, s := range h.status(p)[1:] {
 		same(t, s.Name, s.IPs, []string{fmt.Sprintf("10.%d.0.2", 11+i)})
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 func TestU18SeveralAttachmentsOverOneNodeInterface(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", r.macvlan(12, ""))
-	p, q := r.pod("p", "a"), r.pod("q", "b,a")
-	r.add(p)
-	r.add(q)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", h.macvlan(12, ""))
+	p, q := h.pod("p", "a"), h.pod("q", "b,a")
+	h.add(p)
+	h.add(q)
 	reach(t, p, "10.11.0.3", q)
-	r.must("DEL", p)
-	r.must("CHECK", q)
-	r.must("DEL", q)
-	r.clean(p, q)
+	h.must("DEL", p)
+	h.must("CHECK", q)
+	h.must("DEL", q)
+	h.clean(p, q)
 }
 
 func TestU18SameAttachmentTwice(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a,a")
-	r.add(p)
-	r.has(p, "eth0", "net1", "net2")
-	same(t, "leases", r.leases(), []string{"a/10.11.0.2", "a/10.11.0.3", "pods/10.1.0.2"})
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a,a")
+	h.add(p)
+	h.has(p, "eth0", "net1", "net2")
+	same(t, "leases", h.leases(), []string{"a/10.11.0.2", "a/10.11.0.3", "pods/10.1.0.2"})
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // mistake is a pod that asks for something that cannot be had, and what its event has to say.
@@ -467,18 +467,18 @@ func TestU19Misconfiguration(t *testing.T) {
 	for name, m := range mistakes() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			h := newHost(t)
 			if m.config != "" {
-				r.nad("a", m.config)
+				h.nad("a", m.config)
 			}
-			r.nad("device", `{"cniVersion":"1.0.0","type":"host-device"}`, nadv1.ResourceNameAnnotation,
+			h.nad("device", `{"cniVersion":"1.0.0","type":"host-device"}`, nadv1.ResourceNameAnnotation,
 				"example.com/vf")
-			p := r.pod("p", m.networks)
-			r.fails("ADD", p, m.code, append(m.words, "default/p")...)
-			r.clean(p)
-			r.must("DEL", p) // the pod can be deleted
-			r.clean(p)
-			last := r.lastEvent(p)
+			p := h.pod("p", m.networks)
+			h.fails("ADD", p, m.code, append(m.words, "default/p")...)
+			h.clean(p)
+			h.must("DEL", p) // the pod can be deleted
+			h.clean(p)
+			last := h.lastEvent(p)
 			same(t, "event", last.Type+" "+last.Reason, "Warning "+m.reason)
 			for _, word := range append(m.words, "default/p") {
 				if !strings.Contains(last.Message, word) {
@@ -491,27 +491,27 @@ func TestU19Misconfiguration(t *testing.T) {
 
 func TestU19AttachmentsAreToldToo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", r.macvlan(12, ""))
-	r.nad("kube-system/blue", r.macvlan(13, ""))
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", h.macvlan(12, ""))
+	h.nad("kube-system/blue", h.macvlan(13, ""))
 	for _, test := range []struct {
 		pod  *pod
 		want []string
 	}{
-		{r.pod("none", ""), nil},
-		{r.pod("two", "a,b"), []string{
+		{h.pod("none", ""), nil},
+		{h.pod("two", "a,b"), []string{
 			"Add eth0 [10.1.0.3] from pods", "Add net1 [10.11.0.2] from default/a",
 			"Add net2 [10.12.0.2] from default/b",
 		}},
 		{
-			r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"),
+			h.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"),
 			[]string{"Add eth0 [10.13.0.2] from kube-system/blue"},
 		},
 	} {
-		r.add(test.pod)
+		h.add(test.pod)
 		got, want := map[podEvent]bool{}, map[podEvent]bool{}
-		for _, e := range r.events(test.pod) {
+		for _, e := range h.events(test.pod) {
 			got[e] = true
 		}
 		for _, message := range test.want {
@@ -523,14 +523,14 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 
 func TestU20OneLineForEachAttachment(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.conf["logLevel"] = "info"
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a,a")
-	r.add(p)
-	r.must("DEL", p)
+	h := newHost(t)
+	h.conf["logLevel"] = "info"
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a,a")
+	h.add(p)
+	h.must("DEL", p)
 	var got []string
-	for line := range strings.Lines(r.log()) {
+	for line := range strings.Lines(h.log()) {
 		m := regexp.MustCompile(`level=(\S+) msg=(\S+).* duration=\S+s`).FindStringSubmatch(line)
 		if m == nil || !strings.Contains(line, "pod=default/p ") {
 			t.Errorf("unexpected: %s", line)
@@ -550,17 +550,17 @@ func TestU20OneLineForEachAttachment(t *testing.T) {
 
 func TestU20FailureNamesPodNetworkAndPlugin(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", failing("ADD", 11, "pool is empty"))
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
-	p := r.pod("p", "a")
-	r.fails("ADD", p, 11)
+	h := newHost(t)
+	h.fake("one", failing("ADD", 11, "pool is empty"))
+	h.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
+	p := h.pod("p", "a")
+	h.fails("ADD", p, 11)
 	for _, want := range []string{
 		"level=ERROR", "pod=default/p", "network=default/a", "interface=net1", "plugin=one", "code=11",
 		"reason=PluginFailed", "pool is empty",
 	} {
-		if !strings.Contains(r.log(), want) {
-			t.Errorf("no %q in %s", want, r.log())
+		if !strings.Contains(h.log(), want) {
+			t.Errorf("no %q in %s", want, h.log())
 		}
 	}
 }
@@ -568,38 +568,38 @@ func TestU20FailureNamesPodNetworkAndPlugin(t *testing.T) {
 // Configurations may hold secrets, so not even the debug level writes one.
 func TestU20NoSecretsAndNoDump(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", failing("CHECK", 100, "not as it was"))
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one","password":"s3cret",`+
+	h := newHost(t)
+	h.fake("one", failing("CHECK", 100, "not as it was"))
+	h.nad("a", `{"cniVersion":"1.0.0","type":"one","password":"s3cret",`+
 		`"args":{"cni":{"token":"s3cret"}}}`)
-	p := r.pod("p", `[{"name":"a","cni-args":{"key":"s3cret"}}]`)
-	r.conf["runtimeConfig"] = map[string]any{"dns": map[string]any{"searches": []string{"s3cret"}}}
-	r.add(p)
-	r.fails("CHECK", p, 100)
-	r.must("DEL", p)
-	if r.log() == "" || strings.Contains(r.log(), "s3cret") ||
-		strings.Contains(r.log(), `cniVersion`) {
-		t.Errorf("log: %s", r.log())
+	p := h.pod("p", `[{"name":"a","cni-args":{"key":"s3cret"}}]`)
+	h.conf["runtimeConfig"] = map[string]any{"dns": map[string]any{"searches": []string{"s3cret"}}}
+	h.add(p)
+	h.fails("CHECK", p, 100)
+	h.must("DEL", p)
+	if h.log() == "" || strings.Contains(h.log(), "s3cret") ||
+		strings.Contains(h.log(), `cniVersion`) {
+		t.Errorf("log: %s", h.log())
 	}
 }
 
 func TestU20ModeAndRotation(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.conf["logOptions"] = map[string]any{"maxSize": 1, "maxBackups": 2, "compress": false}
+	h := newHost(t)
+	h.conf["logOptions"] = map[string]any{"maxSize": 1, "maxBackups": 2, "compress": false}
 	for range 4 {
-		r.write("braid.log", strings.Repeat("x", 1<<20))
-		r.fails("CHECK", r.pod("p", ""), 3)
+		h.write("braid.log", strings.Repeat("x", 1<<20))
+		h.fails("CHECK", h.pod("p", ""), 3)
 	}
-	info, err := os.Stat(r.path("braid.log"))
+	info, err := os.Stat(h.path("braid.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	same(t, "mode", info.Mode().String(), "-rw-------")
-	if info.Size() > 1<<10 || !strings.Contains(r.log(), "CHECK failed") {
+	if info.Size() > 1<<10 || !strings.Contains(h.log(), "CHECK failed") {
 		t.Errorf("not rotated: %d bytes", info.Size())
 	}
-	backups, err := filepath.Glob(r.path("braid-*.log"))
+	backups, err := filepath.Glob(h.path("braid-*.log"))
 	// The oldest go beside the work; at the end of a process one may be too many until the next.
 	if err != nil || len(backups) < 2 || len(backups) > 3 {
 		t.Errorf("backups: %q, %v", backups, err)
@@ -610,17 +610,17 @@ func TestU20ModeAndRotation(t *testing.T) {
 // own.
 func TestU20LogsByDefault(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	delete(r.conf, "logFile")
-	delete(r.conf, "logLevel")
-	stdin, err := json.Marshal(r.conf)
+	h := newHost(t)
+	delete(h.conf, "logFile")
+	delete(h.conf, "logLevel")
+	stdin, err := json.Marshal(h.conf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c",
 		`mount -t tmpfs tmpfs /var/log && { "$0"; cat /var/log/braid.log; }`, os.Args[0])
 	cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=CHECK", "CNI_CONTAINERID=unknown",
-		"CNI_NETNS="+r.node.Path,
+		"CNI_NETNS="+h.node.Path,
 		"CNI_IFNAME=eth0", "CNI_PATH="+pluginDir(t))
 	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
@@ -632,11 +632,11 @@ func TestU20LogsByDefault(t *testing.T) {
 // `ip a` in the pod.
 func TestU21InterfacesAndAddresses(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", r.macvlan(12, ""))
-	p := r.pod("p", "a,b")
-	r.add(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", h.macvlan(12, ""))
+	p := h.pod("p", "a,b")
+	h.add(p)
 	same(t, "links", p.Links(),
 		"link eth0 veth mtu 1500 up\nlink lo device mtu 65536 up\nlink net1 macvlan mtu 1500 up\nlink "+
 			"net2 macvlan mtu 1500 up\n")
@@ -647,17 +647,17 @@ func TestU21InterfacesAndAddresses(t *testing.T) {
 
 func TestU22ExactAnnotationOfAPod(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	// without a default route: its "gateway" would be there, which the guide does not show
-	network := r.defaultNetwork()
+	network := h.defaultNetwork()
 	network["ipam"] = map[string]any{
-		"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16",
+		"type": "host-local", "dataDir": h.path("leases"), "subnet": "10.1.0.0/16",
 	}
-	r.conf["delegates"] = []any{network}
-	r.nad("gke-network-1", r.macvlan(11, ""))
-	p := r.pod("p", "gke-network-1")
-	r.add(p)
-	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
+	h.conf["delegates"] = []any{network}
+	h.nad("gke-network-1", h.macvlan(11, ""))
+	p := h.pod("p", "gke-network-1")
+	h.add(p)
+	data, err := os.ReadFile(h.path("manifests", "default_p.network-status.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -708,16 +708,16 @@ func TestR10ValuesBeforeTheFirstChange(t *testing.T) {
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.conf["logLevel"] = "debug"
-			r.nad("a", `{"cniVersion":"1.0.0",`+config[1:])
-			p := r.pod("p", "a")
-			r.fails("ADD", p, types.ErrInvalidNetworkConfig, "default/a", field)
-			if strings.Contains(r.log(), "plugin ran") {
-				t.Errorf("a plugin ran:\n%s", r.log())
+			h := newHost(t)
+			h.conf["logLevel"] = "debug"
+			h.nad("a", `{"cniVersion":"1.0.0",`+config[1:])
+			p := h.pod("p", "a")
+			h.fails("ADD", p, types.ErrInvalidNetworkConfig, "default/a", field)
+			if strings.Contains(h.log(), "plugin ran") {
+				t.Errorf("a plugin ran:\n%s", h.log())
 			}
-			r.must("DEL", p)
-			r.clean(p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }

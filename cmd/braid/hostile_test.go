@@ -19,27 +19,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// hostileRig is a node with a pod that is attached, and that nothing which is refused may touch.
-func hostileRig(t *testing.T) (r *rig, bystander *pod) {
+// hostileHost is a node with a pod that is attached, and that nothing which is refused may touch.
+func hostileHost(t *testing.T) (h *host, bystander *pod) {
 	t.Helper()
-	r = newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	bystander = r.pod("bystander", "a")
-	r.must("ADD", bystander)
-	return r, bystander
+	h = newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	bystander = h.pod("bystander", "a")
+	h.must("ADD", bystander)
+	return h, bystander
 }
 
 // nodeState is all of the node that braid may change: links, addresses, routes and rules of it and
 // of pods, leases, records, cache.
-func (r *rig) nodeState(pods ...*pod) string {
-	r.t.Helper()
+func (h *host) nodeState(pods ...*pod) string {
+	h.t.Helper()
 	var b strings.Builder
-	b.WriteString(r.node.Snapshot())
+	b.WriteString(h.node.Snapshot())
 	for _, p := range pods {
 		fmt.Fprintf(&b, "pod %s\n%s", p.name, p.Snapshot())
 	}
 	for _, dir := range []string{"state", "leases", "net.d", "manifests"} {
-		err := filepath.WalkDir(r.path(dir), func(path string, e fs.DirEntry, err error) error {
+		err := filepath.WalkDir(h.path(dir), func(path string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() || strings.HasSuffix(path, ".events.jsonl") ||
 				strings.HasPrefix(e.Name(), "hostile") {
 				return err
@@ -49,7 +49,7 @@ func (r *rig) nodeState(pods ...*pod) string {
 			return err
 		})
 		if err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 	}
 	return b.String()
@@ -58,56 +58,56 @@ func (r *rig) nodeState(pods ...*pod) string {
 // refused runs a command, with stdin instead of the configuration if that is not nil, that has to
 // fail with this code and a text that has all the words, in one line without control characters,
 // and that changes nothing.
-func (r *rig) refused(
+func (h *host) refused(
 	command string, p *pod, stdin []byte, env []string, code uint, words []string, watched ...*pod,
 ) {
-	r.t.Helper()
-	before := r.nodeState(watched...)
-	cmd := r.command(command, p, env...)
+	h.t.Helper()
+	before := h.nodeState(watched...)
+	cmd := h.command(command, p, env...)
 	if stdin != nil {
 		cmd.Stdin = bytes.NewReader(stdin)
 	}
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
-	if err := r.node.Run(cmd.Run); err == nil {
-		r.t.Fatalf("%s succeeded: %s", command, stdout.String())
+	if err := h.node.Run(cmd.Run); err == nil {
+		h.t.Fatalf("%s succeeded: %s", command, stdout.String())
 	}
 	failed := &types.Error{}
 	if err := json.Unmarshal(stdout.Bytes(), failed); err != nil {
-		r.t.Fatalf("no CNI error on stdout: %v: %.300q", err, stdout.String())
+		h.t.Fatalf("no CNI error on stdout: %v: %.300q", err, stdout.String())
 	}
 	if failed.Code != code {
-		r.t.Errorf("code %d, want %d: %.500v", failed.Code, code, failed)
+		h.t.Errorf("code %d, want %d: %.500v", failed.Code, code, failed)
 	}
 	text := failed.Msg + " " + failed.Details
 	for _, word := range words {
 		if !strings.Contains(text, word) {
-			r.t.Errorf("the error does not say %q: %.500q", word, text)
+			h.t.Errorf("the error does not say %q: %.500q", word, text)
 		}
 	}
 	if len(text) > 2000 || strings.ContainsFunc(text, func(c rune) bool {
 		return c < ' ' || c == 0x7f
 	}) {
-		r.t.Errorf("the error has %d bytes or control characters: %.500q", len(text), text)
+		h.t.Errorf("the error has %d bytes or control characters: %.500q", len(text), text)
 	}
-	if diff := cmp.Diff(before, r.nodeState(watched...)); diff != "" {
-		r.t.Errorf("the node was changed:\n%s", diff)
+	if diff := cmp.Diff(before, h.nodeState(watched...)); diff != "" {
+		h.t.Errorf("the node was changed:\n%s", diff)
 	}
 }
 
 // survives fails the test unless the pod is still attached, and can be deleted.
-func (r *rig) survives(p *pod) {
-	r.t.Helper()
-	r.has(p, "eth0", "net1")
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+func (h *host) survives(p *pod) {
+	h.t.Helper()
+	h.has(p, "eth0", "net1")
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // TestHostileAnnotation: what a user may write into a pod.
 func TestHostileAnnotation(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
+	h, bystander := hostileHost(t)
 	const key = "k8s.v1.cni.cncf.io/networks"
 	for name, c := range map[string]struct {
 		networks string
@@ -142,45 +142,45 @@ func TestHostileAnnotation(t *testing.T) {
 		"half a megabyte":    {strings.Repeat("x", 500_000), []string{key}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := r.sub(t)
-			p := r.pod("hostile", c.networks)
+			h := h.sub(t)
+			p := h.pod("hostile", c.networks)
 			code := types.ErrInvalidNetworkConfig
 			if name == "the default's name" {
 				code = types.ErrInvalidEnvironmentVariables
 			}
-			r.hide("manifests/Pod-default-hostile.yaml")
-			r.refused("ADD", p, nil, nil, code, append(c.words, "default/hostile"), bystander, p)
+			h.hide("manifests/Pod-default-hostile.yaml")
+			h.refused("ADD", p, nil, nil, code, append(c.words, "default/hostile"), bystander, p)
 		})
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
-// sub is the rig for a subtest.
-func (r *rig) sub(t *testing.T) *rig {
+// sub is the host for a subtest.
+func (h *host) sub(t *testing.T) *host {
 	t.Helper()
-	sub := *r
+	sub := *h
 	sub.t = t
 	return &sub
 }
 
 // hide gives a manifest of the subtest another name, that nodeState leaves out, and removes it at
 // the end.
-func (r *rig) hide(name string) {
-	r.t.Helper()
-	hidden := r.path("manifests", "hostile-"+filepath.Base(name))
-	if err := os.Rename(r.path(name), hidden); err != nil {
-		r.t.Fatal(err)
+func (h *host) hide(name string) {
+	h.t.Helper()
+	hidden := h.path("manifests", "hostile-"+filepath.Base(name))
+	if err := os.Rename(h.path(name), hidden); err != nil {
+		h.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { os.Remove(hidden) }) //nolint:errcheck // with the directory
+	h.t.Cleanup(func() { os.Remove(hidden) }) //nolint:errcheck // with the directory
 }
 
 // TestHostileNAD: what the author of a NAD may write.
 func TestHostileNAD(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
-	r.script("innocent", "exit 1")
-	victim := r.path("victim")
-	err := os.WriteFile(victim, []byte("#!/bin/sh\ntouch "+r.path("executed")+"\n"), 0o700)
+	h, bystander := hostileHost(t)
+	h.script("innocent", "exit 1")
+	victim := h.path("victim")
+	err := os.WriteFile(victim, []byte("#!/bin/sh\ntouch "+h.path("executed")+"\n"), 0o700)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,28 +222,28 @@ func TestHostileNAD(t *testing.T) {
 		"not UTF-8":            {"{\"type\":\"mac\xff\"}", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := r.sub(t)
-			r.nad("bad", c.config)
-			r.hide("manifests/NetworkAttachmentDefinition-default-bad.yaml")
-			p := r.pod("hostile", "a,bad")
-			r.hide("manifests/Pod-default-hostile.yaml")
-			r.refused("ADD", p, nil, nil, types.ErrInvalidNetworkConfig,
+			h := h.sub(t)
+			h.nad("bad", c.config)
+			h.hide("manifests/NetworkAttachmentDefinition-default-bad.yaml")
+			p := h.pod("hostile", "a,bad")
+			h.hide("manifests/Pod-default-hostile.yaml")
+			h.refused("ADD", p, nil, nil, types.ErrInvalidNetworkConfig,
 				append(c.words, "default/hostile", "default/bad"), bystander, p)
 		})
 	}
-	if _, err := os.Stat(r.path("executed")); err == nil {
+	if _, err := os.Stat(h.path("executed")); err == nil {
 		t.Error("a file outside of the plugin path was executed")
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
 // TestHostileManifest: manifests that are too large, are no files, or are links out of the
 // directory, are named.
 func TestHostileManifest(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
-	secret := r.path("secret")
-	r.write("secret", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hostile",`+
+	h, bystander := hostileHost(t)
+	secret := h.path("secret")
+	h.write("secret", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hostile",`+
 		`"namespace":"default"},"data":"s3cret"}`)
 	for name, make := range map[string]func(path string) error{
 		"10 MB": func(path string) error {
@@ -257,29 +257,29 @@ func TestHostileManifest(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := r.sub(t)
-			p := r.pod("hostile", "a")
-			path := r.path("manifests", "hostile.yaml")
-			if err := os.Remove(r.path("manifests/Pod-default-hostile.yaml")); err != nil {
+			h := h.sub(t)
+			p := h.pod("hostile", "a")
+			path := h.path("manifests", "hostile.yaml")
+			if err := os.Remove(h.path("manifests/Pod-default-hostile.yaml")); err != nil {
 				t.Fatal(err)
 			}
 			if err := make(path); err != nil {
 				t.Fatal(err)
 			}
 			defer os.Remove(path) //nolint:errcheck // with the directory
-			r.refused("ADD", p, nil, nil, types.ErrUnknownContainer,
+			h.refused("ADD", p, nil, nil, types.ErrUnknownContainer,
 				[]string{"default/hostile", "hostile.yaml"}, bystander, p)
 		})
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
 // TestHostileConfiguration: Braid's own configuration on stdin.
 func TestHostileConfiguration(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
+	h, bystander := hostileHost(t)
 	edit := func(key string, value any) []byte {
-		data, err := json.Marshal(with(r.conf, key, value))
+		data, err := json.Marshal(with(h.conf, key, value))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,7 +292,7 @@ func TestHostileConfiguration(t *testing.T) {
 		invalid     = types.ErrInvalidNetworkConfig
 	)
 	braid := func(key string, value any) []byte {
-		return edit("braid", with(r.conf["braid"].(map[string]any), key, value))
+		return edit("braid", with(h.conf["braid"].(map[string]any), key, value))
 	}
 	for name, c := range map[string]struct {
 		stdin []byte
@@ -318,14 +318,14 @@ func TestHostileConfiguration(t *testing.T) {
 		"climbing state":  {braid("stateDir", "/run/../etc"), invalid, []string{"braid.stateDir"}},
 		"NUL in state":    {braid("stateDir", "/run/\x00"), invalid, []string{"braid.stateDir"}},
 		"state is a file": {
-			braid("stateDir", r.path("braid.log")), types.ErrIOFailure,
+			braid("stateDir", h.path("braid.log")), types.ErrIOFailure,
 			[]string{"state"},
 		},
 		"state of others": {
 			braid("stateDir", "/tmp"), types.ErrIOFailure,
 			[]string{"braid.stateDir", "/tmp"},
 		},
-		"no manifests": {braid("manifests", r.path("nothing")), invalid, []string{"nothing"}},
+		"no manifests": {braid("manifests", h.path("nothing")), invalid, []string{"nothing"}},
 		"negative timeout": {
 			braid("timeouts", map[string]any{"operation": "-1s"}), invalid,
 			[]string{"braid.timeouts.operation"},
@@ -338,21 +338,21 @@ func TestHostileConfiguration(t *testing.T) {
 		"namespace":  {edit("multusNamespace", "../x"), invalid, []string{"multusNamespace"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := r.sub(t)
-			p := r.pod("hostile", "a")
-			r.hide("manifests/Pod-default-hostile.yaml")
-			r.refused("ADD", p, c.stdin, nil, c.code, c.words, bystander, p)
+			h := h.sub(t)
+			p := h.pod("hostile", "a")
+			h.hide("manifests/Pod-default-hostile.yaml")
+			h.refused("ADD", p, c.stdin, nil, c.code, c.words, bystander, p)
 		})
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
 // TestHostileEnvironment: the variables of the protocol.
 func TestHostileEnvironment(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
-	file := r.path("file")
-	r.write("file", "no namespace")
+	h, bystander := hostileHost(t)
+	file := h.path("file")
+	h.write("file", "no namespace")
 	for name, c := range map[string]struct{ variable, value, word string }{
 		"path as pod": {
 			"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../etc/passwd",
@@ -379,14 +379,14 @@ func TestHostileEnvironment(t *testing.T) {
 		"namespace a device": {"CNI_NETNS", "/dev/zero", "CNI_NETNS"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := r.sub(t)
-			p := r.pod("hostile", "a")
-			r.hide("manifests/Pod-default-hostile.yaml")
-			r.refused("ADD", p, nil, []string{c.variable + "=" + c.value},
+			h := h.sub(t)
+			p := h.pod("hostile", "a")
+			h.hide("manifests/Pod-default-hostile.yaml")
+			h.refused("ADD", p, nil, []string{c.variable + "=" + c.value},
 				types.ErrInvalidEnvironmentVariables, []string{c.word}, bystander, p)
 		})
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
 // mishap is what may have become of a file.
@@ -449,32 +449,32 @@ func (d mishap) apply(t *testing.T, files ...string) {
 
 // victim is a pod whose record and cache are damaged, beside one that is not. The file is one that
 // must not be changed.
-func (r *rig) victim(t *testing.T) (p *pod, file string) {
+func (h *host) victim(t *testing.T) (p *pod, file string) {
 	t.Helper()
-	r.nad("b", r.macvlan(12, ""))
-	p = r.pod("p", "a,b")
-	r.must("ADD", p)
-	file = r.path("elsewhere")
-	r.write("elsewhere", "not yours")
+	h.nad("b", h.macvlan(12, ""))
+	p = h.pod("p", "a,b")
+	h.must("ADD", p)
+	file = h.path("elsewhere")
+	h.write("elsewhere", "not yours")
 	return p, file
 }
 
 // removed fails the test unless only the bystander is left, unchanged, and the file.
-func (r *rig) removed(p, bystander *pod, file string) {
-	r.t.Helper()
-	r.has(p)
+func (h *host) removed(p, bystander *pod, file string) {
+	h.t.Helper()
+	h.has(p)
 	if data, err := os.ReadFile(file); err != nil || string(data) != "not yours" {
-		r.t.Errorf("a file elsewhere was changed: %q %v", data, err)
+		h.t.Errorf("a file elsewhere was changed: %q %v", data, err)
 	}
-	if len(r.leases()) != 2 {
-		r.t.Errorf("leases %q, want those of the bystander", r.leases())
+	if len(h.leases()) != 2 {
+		h.t.Errorf("leases %q, want those of the bystander", h.leases())
 	}
-	for _, left := range r.left() {
+	for _, left := range h.left() {
 		if strings.Contains(left, p.id) {
-			r.t.Errorf("left: %s", left)
+			h.t.Errorf("left: %s", left)
 		}
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
 // TestHostileRecord: an ADD and a CHECK say that the record is damaged, and which it is; a DEL
@@ -484,23 +484,23 @@ func TestHostileRecord(t *testing.T) {
 		for _, gone := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, pod gone %v", d.name, gone), func(t *testing.T) {
 				t.Parallel()
-				r, bystander := hostileRig(t)
-				p, file := r.victim(t)
-				record := r.path("state/sandboxes", p.id+".json")
+				h, bystander := hostileHost(t)
+				p, file := h.victim(t)
+				record := h.path("state/sandboxes", p.id+".json")
 				d.apply(t, record)
 				if !strings.Contains(d.name, "link") && d.name != "pipe" {
 					for _, command := range []string{"ADD", "CHECK"} {
-						r.refused(command, p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record},
+						h.refused(command, p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record},
 							bystander, p)
 					}
 				} else {
-					r.fails("CHECK", p, types.ErrDecodingFailure, record)
+					h.fails("CHECK", p, types.ErrDecodingFailure, record)
 				}
 				if gone {
-					r.remove("manifests/Pod-default-p.yaml")
+					h.remove("manifests/Pod-default-p.yaml")
 				}
-				r.must("DEL", p)
-				r.removed(p, bystander, file)
+				h.must("DEL", p)
+				h.removed(p, bystander, file)
 			})
 		}
 	}
@@ -517,32 +517,32 @@ func TestM34PlantedCache(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.fake("fake", "")
-			if err := os.MkdirAll(r.path("state/cni/results"), 0o700); err != nil {
+			h := newHost(t)
+			h.fake("fake", "")
+			if err := os.MkdirAll(h.path("state/cni/results"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			entry := func(p *pod) (path string) {
 				path = filepath.Join("state/cni/results", "evil-"+p.id+"-net1")
-				r.write(path, encode(t, map[string]any{
+				h.write(path, encode(t, map[string]any{
 					"kind": "cniCacheV1", "containerId": p.id, "ifName": "net1", "networkName": "evil",
 					"netns":  p.Path,
 					"config": []byte(`{"cniVersion":"1.0.0","name":"evil","plugins":[{"type":"fake"}]}`),
 					"result": map[string]any{"cniVersion": "1.0.0"},
 				}))
-				return r.path(path)
+				return h.path(path)
 			}
-			own, planted := r.pod("own", ""), r.pod("planted", "")
+			own, planted := h.pod("own", ""), h.pod("planted", "")
 			entry(own)
-			r.must("DEL", own)
-			same(t, "calls with an entry of Braid's own", len(r.calls()), 1)
+			h.must("DEL", own)
+			same(t, "calls with an entry of Braid's own", len(h.calls()), 1)
 			if err := plant(entry(planted)); err != nil {
 				t.Skip(err)
 			}
-			r.must("DEL", planted)
-			r.valid()
-			r.must("GC", nil)
-			same(t, "calls", len(r.calls()), 0)
+			h.must("DEL", planted)
+			h.valid()
+			h.must("GC", nil)
+			same(t, "calls", len(h.calls()), 0)
 		})
 	}
 }
@@ -550,23 +550,23 @@ func TestM34PlantedCache(t *testing.T) {
 // TestM34LargeState: files of 1 GB in the place of Braid's own keep no DEL from its end.
 func TestM34LargeState(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
-	p, file := r.victim(t)
+	h, bystander := hostileHost(t)
+	p, file := h.victim(t)
 	for _, pattern := range []string{
 		"state/sandboxes/id-p.json", "state/cni/results/*-id-p-*", "state/sandboxes/id-p.lock",
 	} {
-		for _, path := range globbed(t, r.path(pattern)) {
+		for _, path := range globbed(t, h.path(pattern)) {
 			if err := os.Truncate(path, 1<<30); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	start := time.Now()
-	r.must("DEL", p)
+	h.must("DEL", p)
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("DEL took %v", took)
 	}
-	r.removed(p, bystander, file)
+	h.removed(p, bystander, file)
 }
 
 // TestHostileCache: with its record a DEL, and a CHECK before it, does not depend on libcni's
@@ -612,28 +612,28 @@ func TestHostileCache(t *testing.T) {
 	for _, d := range cacheMishaps("/etc/hostname") {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
-			r, bystander := hostileRig(t)
-			p, file := r.victim(t)
-			d.apply(t, globbed(t, r.path("state/cni/results/*-"+p.id+"-*"))...)
-			r.must("CHECK", p)
-			d.apply(t, globbed(t, r.path("state/cni/results/*-"+p.id+"-*"))...)
-			r.must("DEL", p)
-			r.removed(p, bystander, file)
+			h, bystander := hostileHost(t)
+			p, file := h.victim(t)
+			d.apply(t, globbed(t, h.path("state/cni/results/*-"+p.id+"-*"))...)
+			h.must("CHECK", p)
+			d.apply(t, globbed(t, h.path("state/cni/results/*-"+p.id+"-*"))...)
+			h.must("DEL", p)
+			h.removed(p, bystander, file)
 		})
 		if d.name == "removed" || d.name == "result of others" {
 			continue
 		}
 		t.Run(d.name+", and the record, and the pod gone", func(t *testing.T) {
 			t.Parallel()
-			r, bystander := hostileRig(t)
-			p, file := r.victim(t)
-			d.apply(t, globbed(t, r.path("state/cni/results/*-"+p.id+"-*"))...)
-			if err := os.Truncate(r.path("state/sandboxes", p.id+".json"), 100); err != nil {
+			h, bystander := hostileHost(t)
+			p, file := h.victim(t)
+			d.apply(t, globbed(t, h.path("state/cni/results/*-"+p.id+"-*"))...)
+			if err := os.Truncate(h.path("state/sandboxes", p.id+".json"), 100); err != nil {
 				t.Fatal(err)
 			}
-			r.remove("manifests/Pod-default-p.yaml")
-			r.must("DEL", p)
-			r.removed(p, bystander, file)
+			h.remove("manifests/Pod-default-p.yaml")
+			h.must("DEL", p)
+			h.removed(p, bystander, file)
 		})
 	}
 }
@@ -642,33 +642,33 @@ func TestHostileCache(t *testing.T) {
 // not say that it is removed.
 func TestHostileNothingKnown(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
-	p, file := r.victim(t)
-	for _, entry := range globbed(t, r.path("state/cni/results/*-"+p.id+"-*")) {
+	h, bystander := hostileHost(t)
+	p, file := h.victim(t)
+	for _, entry := range globbed(t, h.path("state/cni/results/*-"+p.id+"-*")) {
 		if err := os.Remove(entry); err != nil {
 			t.Fatal(err)
 		}
 	}
-	record := r.path("state/sandboxes", p.id+".json")
+	record := h.path("state/sandboxes", p.id+".json")
 	if err := os.Truncate(record, 100); err != nil {
 		t.Fatal(err)
 	}
-	r.remove("manifests/Pod-default-p.yaml")
-	r.refused("DEL", p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record},
+	h.remove("manifests/Pod-default-p.yaml")
+	h.refused("DEL", p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record},
 		bystander, p)
-	r.pod("p", "a,b")
-	r.must("DEL", p)
-	r.removed(p, bystander, file)
+	h.pod("p", "a,b")
+	h.must("DEL", p)
+	h.removed(p, bystander, file)
 }
 
 // TestHostileCacheOnly: entries of a sandbox without a record that no ADD can have made are
 // removed, and nothing else.
 func TestHostileCacheOnly(t *testing.T) {
 	t.Parallel()
-	r, bystander := hostileRig(t)
-	p := r.pod("p", "")
-	r.write("elsewhere", "not yours")
-	r.script("innocent", "touch "+r.path("executed"))
+	h, bystander := hostileHost(t)
+	p := h.pod("p", "")
+	h.write("elsewhere", "not yours")
+	h.script("innocent", "touch "+h.path("executed"))
 	entry := func(network, ifName, config string) string {
 		data, err := json.Marshal(map[string]any{
 			"kind": "cniCacheV1", "containerId": p.id, "networkName": network, "ifName": ifName,
@@ -690,22 +690,22 @@ func TestHostileCacheOnly(t *testing.T) {
 			`{"cniVersion":"1.0.0","name":"n4","type":"innocent"}`),
 		"n5-" + p.id + "-net5": `{"kind":`,
 	} {
-		r.write("state/cni/results/"+name, content)
+		h.write("state/cni/results/"+name, content)
 	}
-	r.must("DEL", p)
-	if _, err := os.Stat(r.path("executed")); err == nil {
+	h.must("DEL", p)
+	if _, err := os.Stat(h.path("executed")); err == nil {
 		t.Error("a plugin of a made-up entry was executed")
 	}
-	if leases := r.leases(); len(leases) != 2 {
+	if leases := h.leases(); len(leases) != 2 {
 		t.Errorf("leases %q, want those of the bystander", leases)
 	}
-	if left := globbed(t, r.path("state/cni/results/*-"+p.id+"-*")); len(left) > 0 {
+	if left := globbed(t, h.path("state/cni/results/*-"+p.id+"-*")); len(left) > 0 {
 		t.Errorf("left %q", left)
 	}
-	if data, err := os.ReadFile(r.path("elsewhere")); err != nil || string(data) != "not yours" {
+	if data, err := os.ReadFile(h.path("elsewhere")); err != nil || string(data) != "not yours" {
 		t.Errorf("a file elsewhere was changed: %q %v", data, err)
 	}
-	r.survives(bystander)
+	h.survives(bystander)
 }
 
 // TestHostileLinks: where a file of Braid's or libcni's will be, there is a link to another:
@@ -725,25 +725,25 @@ func TestHostileLinks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, bystander := hostileRig(t)
-			p := r.pod("p", "a")
-			r.write("elsewhere", "not yours")
-			if err := os.Symlink(r.path("elsewhere"), r.path(c.place)); err != nil {
+			h, bystander := hostileHost(t)
+			p := h.pod("p", "a")
+			h.write("elsewhere", "not yours")
+			if err := os.Symlink(h.path("elsewhere"), h.path(c.place)); err != nil {
 				t.Fatal(err)
 			}
 			if c.word != "" {
-				out, failed := r.call("ADD", p)
+				out, failed := h.call("ADD", p)
 				if failed == nil || !strings.Contains(failed.Msg, c.word) {
 					t.Errorf("the ADD does not say %q: %v %s", c.word, failed, out)
 				}
-				r.has(p)
-				os.Remove(r.path(c.place)) //nolint:errcheck // braid may have
+				h.has(p)
+				os.Remove(h.path(c.place)) //nolint:errcheck // braid may have
 			}
-			r.must("ADD", p)
-			r.has(p, "eth0", "net1")
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			r.removed(p, bystander, r.path("elsewhere"))
+			h.must("ADD", p)
+			h.has(p, "eth0", "net1")
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			h.removed(p, bystander, h.path("elsewhere"))
 		})
 	}
 }

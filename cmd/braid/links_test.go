@@ -18,43 +18,43 @@ import (
 // R10: what no bridge can have is refused with the field and what to write.
 func TestR10BridgeVLANBeyondTheLast(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"bridge","bridge":"br7","vlan":4095,
-		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.7.0.0/24"}}`, r.path("leases")))
-	p := r.pod("p", "a")
-	r.fails("ADD", p, 7, "field vlan 4095", "must be from 0 to 4094", "default/a")
-	r.must("DEL", p)
-	r.clean(p)
+	h := newHost(t)
+	h.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"bridge","bridge":"br7","vlan":4095,
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.7.0.0/24"}}`, h.path("leases")))
+	p := h.pod("p", "a")
+	h.fails("ADD", p, 7, "field vlan 4095", "must be from 0 to 4094", "default/a")
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // gatewayNetwork is a bridge network whose node is the gateway.
-func (r *rig) gatewayNetwork(bridge, ranges string) string {
+func (h *host) gatewayNetwork(bridge, ranges string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"bridge","bridge":%q,"isGateway":true,
-		"ipam":{"type":"host-local","dataDir":%q,"ranges":%s}}`, bridge, r.path("leases"), ranges)
+		"ipam":{"type":"host-local","dataDir":%q,"ranges":%s}}`, bridge, h.path("leases"), ranges)
 }
 
 // R16: a bridge that others made and whose last port has left has no MAC of its own.
 func TestR16GatewayOnABridgeWithoutPorts(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.node.Bridge("br7")
-	r.node.Veth("port", r.node, "other")
-	r.node.Master("port", "br7")
-	if err := r.node.Netlink().LinkDel(r.node.Link("port")); err != nil {
+	h := newHost(t)
+	h.node.Bridge("br7")
+	h.node.Veth("port", h.node, "other")
+	h.node.Master("port", "br7")
+	if err := h.node.Netlink().LinkDel(h.node.Link("port")); err != nil {
 		t.Fatal(err)
 	}
-	r.nad("a", r.gatewayNetwork("br7", `[[{"subnet":"10.7.0.0/24"}]]`))
-	first, second := r.pod("first", "a"), r.pod("second", "a")
-	r.add(first)
-	mac := r.node.Link("br7").Attrs().HardwareAddr.String()
-	r.add(second)
-	r.must("CHECK", first)
-	r.must("DEL", first)
-	r.must("CHECK", second)
-	if now := r.node.Link("br7").Attrs().HardwareAddr.String(); now != mac {
+	h.nad("a", h.gatewayNetwork("br7", `[[{"subnet":"10.7.0.0/24"}]]`))
+	first, second := h.pod("first", "a"), h.pod("second", "a")
+	h.add(first)
+	mac := h.node.Link("br7").Attrs().HardwareAddr.String()
+	h.add(second)
+	h.must("CHECK", first)
+	h.must("DEL", first)
+	h.must("CHECK", second)
+	if now := h.node.Link("br7").Attrs().HardwareAddr.String(); now != mac {
 		t.Errorf("the gateway's MAC was %s and is %s", mac, now)
 	}
-	r.must("DEL", second)
+	h.must("DEL", second)
 	same(t, "interfaces of pods", append(interfaces(first), interfaces(second)...), []string(nil))
 }
 
@@ -69,14 +69,14 @@ func TestR17GatewaysOfSeveralRanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.nad("a", r.gatewayNetwork("br7", ranges))
+			h := newHost(t)
+			h.nad("a", h.gatewayNetwork("br7", ranges))
 			for i := range 3 {
-				p := r.pod(fmt.Sprint("p", i), "a")
-				r.add(p)
-				r.must("CHECK", p)
+				p := h.pod(fmt.Sprint("p", i), "a")
+				h.add(p)
+				h.must("CHECK", p)
 			}
-			addrs := r.node.Addrs()
+			addrs := h.node.Addrs()
 			for _, want := range []string{"addr br7 10.7.0.1/24", "addr br7 10.8.0."} {
 				if !strings.Contains(addrs, want) {
 					t.Errorf("no %q in\n%s", want, addrs)
@@ -89,35 +89,35 @@ func TestR17GatewaysOfSeveralRanges(t *testing.T) {
 // R17: an address that is not of the network's own gateways is still in the way.
 func TestR17OtherAddressStaysAConflict(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.node.Add(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br7", TxQLen: -1}})
-	r.node.Addr("br7", "10.9.0.1/24")
-	r.nad("a", r.gatewayNetwork("br7", `[[{"subnet":"10.7.0.0/24"}],[{"subnet":"10.8.0.0/24"}]]`))
-	p := r.pod("p", "a")
-	r.fails("ADD", p, 999, "br7", "10.9.0.1/24", "forceAddress",
+	h := newHost(t)
+	h.node.Add(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br7", TxQLen: -1}})
+	h.node.Addr("br7", "10.9.0.1/24")
+	h.nad("a", h.gatewayNetwork("br7", `[[{"subnet":"10.7.0.0/24"}],[{"subnet":"10.8.0.0/24"}]]`))
+	p := h.pod("p", "a")
+	h.fails("ADD", p, 999, "br7", "10.9.0.1/24", "forceAddress",
 		"choose a bridge of the network's own")
-	r.must("DEL", p)
+	h.must("DEL", p)
 }
 
 // R21: a parameter of an interface whose name has a dot, in both forms of sysctl.d(5).
 func TestR21SysctlOfAnInterfaceWithADot(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	tuned := func(name, key, value string) {
-		r.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,`+
+		h.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,`+
 			`"sysctl":{%q:%q}}]}`,
-			r.macvlan(11, ""), r.path("tuning"), key, value))
+			h.macvlan(11, ""), h.path("tuning"), key, value))
 	}
 	tuned("a", "net/ipv4/conf/net1.5/arp_announce", "1")
 	tuned("b", "net.ipv4.conf.net2/5.arp_announce", "2")
-	p := r.pod("p", "a@net1.5,b@net2.5")
-	r.add(p)
+	p := h.pod("p", "a@net1.5,b@net2.5")
+	h.add(p)
 	for key, want := range map[string]string{"net1.5": "1", "net2.5": "2"} {
 		same(t, key, sysctlOf(t, p.Namespace, "net/ipv4/conf/"+key+"/arp_announce"), want)
 	}
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // sysctlOf is a parameter of the kernel in a namespace.
@@ -181,30 +181,30 @@ func TestR19RouterAdvertisements(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			dual(r)
+			h := newHost(t)
+			dual(h)
 			router := nettest.New(t)
-			r.node.Veth("nic1", router, "wire")
+			h.node.Veth("nic1", router, "wire")
 			if test.exec {
-				r.execs("macvlan")
+				h.execs("macvlan")
 			}
-			r.script("early", `"$BRAID_PLUGINS/macvlan" || exit 1
+			h.script("early", `"$BRAID_PLUGINS/macvlan" || exit 1
 [ "$CNI_COMMAND" != ADD ] || nsenter --net="$CNI_NETNS" ip -6 route add default via fe80::1 dev net1 proto ra metric 512 >&2
 `)
-			r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":%q,"master":"nic1",
+			h.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":%q,"master":"nic1",
 				"ipam":{"type":"static","addresses":[{"address":"10.11.0.2/24","gateway":"10.11.0.1"},{"address":"fd11::2/64"}]}}%s]}`,
 				cmp.Or(test.kind, "macvlan"), test.more))
-			p := r.pod("p", test.networks)
-			r.add(p)
+			p := h.pod("p", test.networks)
+			h.add(p)
 			same(t, "default routes by advertisements", learns(t, p, router, "wire", "net1"), test.want)
 			same(t, "accept_ra_defrtr of eth0",
 				sysctlOf(t, p.Namespace, "net/ipv6/conf/eth0/accept_ra_defrtr"), "1")
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			if err := r.node.Netlink().LinkDel(r.node.Link("nic1")); err != nil {
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			if err := h.node.Netlink().LinkDel(h.node.Link("nic1")); err != nil {
 				t.Fatal(err)
 			}
-			r.clean(p)
+			h.clean(p)
 		})
 	}
 }

@@ -11,25 +11,25 @@ import (
 )
 
 // alonePod is a pod that a plugin is called for under its own name.
-func (r *rig) alonePod(id string) *pod {
-	r.t.Helper()
-	return &pod{Namespace: nettest.New(r.t), id: id}
+func (h *host) alonePod(id string) *pod {
+	h.t.Helper()
+	return &pod{Namespace: nettest.New(h.t), id: id}
 }
 
 // rest is what attachments may leave on the node.
-func (r *rig) rest() string {
-	r.t.Helper()
-	rest := r.node.Snapshot() + strings.Join(r.leases(), "\n")
+func (h *host) rest() string {
+	h.t.Helper()
+	rest := h.node.Snapshot() + strings.Join(h.leases(), "\n")
 	for _, dir := range []string{"state/standalone", "state/vlans", "tuning"} {
-		rest += fmt.Sprintln(dir, globbed(r.t, r.path(dir, "*")))
+		rest += fmt.Sprintln(dir, globbed(h.t, h.path(dir, "*")))
 	}
-	return rest + r.nft()
+	return rest + h.nft()
 }
 
 // aloneConfs are configurations of all kinds of state, by type.
-func (r *rig) aloneConfs() map[string]string {
+func (h *host) aloneConfs() map[string]string {
 	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}`,
-		r.path("leases"))
+		h.path("leases"))
 	return map[string]string{
 		"macvlan": fmt.Sprintf(`"master":%q,%s`, nic, ipam),
 		"bridge": fmt.Sprintf(`"bridge":"br7","isGateway":true,"ipMasq":true,"macspoofchk":true,%s`,
@@ -41,41 +41,41 @@ func (r *rig) aloneConfs() map[string]string {
 // one.
 func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	for kind, keys := range r.aloneConfs() {
+	h := newHost(t)
+	for kind, keys := range h.aloneConfs() {
 		conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":%q`, kind)
 		for _, now := range []string{
 			conf, conf + fmt.Sprintf(`,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24"}`,
-				r.path("elsewhere")),
+				h.path("elsewhere")),
 		} {
-			first := r.alonePod("first") // makes what is shared and stays
-			if _, failed := r.standalone(kind, "ADD", first, conf+","+keys+"}"); failed != nil {
+			first := h.alonePod("first") // makes what is shared and stays
+			if _, failed := h.standalone(kind, "ADD", first, conf+","+keys+"}"); failed != nil {
 				t.Fatal(failed)
 			}
-			if _, failed := r.standalone(kind, "DEL", first, conf+","+keys+"}"); failed != nil {
+			if _, failed := h.standalone(kind, "DEL", first, conf+","+keys+"}"); failed != nil {
 				t.Fatal(failed)
 			}
-			before := r.rest()
+			before := h.rest()
 			for _, command := range []string{"DEL", "GC"} {
-				p := r.alonePod("p")
-				if _, failed := r.standalone(kind, "ADD", p, conf+","+keys+"}"); failed != nil {
+				p := h.alonePod("p")
+				if _, failed := h.standalone(kind, "ADD", p, conf+","+keys+"}"); failed != nil {
 					t.Fatal(failed)
 				}
 				if command == "DEL" {
 					for range 2 {
-						if _, failed := r.standalone(kind, "DEL", p, now+"}"); failed != nil {
+						if _, failed := h.standalone(kind, "DEL", p, now+"}"); failed != nil {
 							t.Error(failed)
 						}
 					}
-					r.has(p)
+					h.has(p)
 				} else {
 					p.Unmount()
-					_, failed := r.standalone(kind, "GC", nil, now+`,"cni.dev/valid-attachments":[]}`)
+					_, failed := h.standalone(kind, "GC", nil, now+`,"cni.dev/valid-attachments":[]}`)
 					if failed != nil {
 						t.Error(failed)
 					}
 				}
-				r.eventually("after "+command+" of "+kind, before, r.rest)
+				h.eventually("after "+command+" of "+kind, before, h.rest)
 			}
 		}
 	}
@@ -83,40 +83,40 @@ func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 
 // eventually fails the test unless a state becomes what it should be: the kernel removes what was
 // in a namespace in its own time.
-func (r *rig) eventually(what, want string, state func() string) {
-	r.t.Helper()
+func (h *host) eventually(what, want string, state func() string) {
+	h.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().
 		Before(end); time.Sleep(10 * time.Millisecond) {
 		if state() == want {
 			return
 		}
 	}
-	same(r.t, what, strings.Split(state(), "\n"), strings.Split(want, "\n"))
+	same(h.t, what, strings.Split(state(), "\n"), strings.Split(want, "\n"))
 }
 
 // Two plugins of one type in a chain keep what is theirs apart, and a failed ADD leaves nothing to
 // remember.
 func TestR13StandaloneTuningTwice(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.alonePod("p")
+	h := newHost(t)
+	p := h.alonePod("p")
 	p.Veth("net1", nettest.New(t), "wire")
 	before := p.Links()
 	conf := func(dir string, mtu int) string {
 		return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"tuning","dataDir":%q,"mtu":%d,
-			"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":%q}]}}`, r.path(dir), mtu, p.Path)
+			"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":%q}]}}`, h.path(dir), mtu, p.Path)
 	}
 	for i, dir := range []string{"one", "two"} {
-		if _, failed := r.standalone("tuning", "ADD", p, conf(dir, 1400-i)); failed != nil {
+		if _, failed := h.standalone("tuning", "ADD", p, conf(dir, 1400-i)); failed != nil {
 			t.Fatal(failed)
 		}
 	}
-	if _, failed := r.standalone("tuning", "ADD", p, conf("three", -1)); failed == nil {
+	if _, failed := h.standalone("tuning", "ADD", p, conf("three", -1)); failed == nil {
 		t.Error("an MTU of -1 is taken")
 	}
-	same(t, "saved", len(globbed(t, r.path("state/standalone/*"))), 2)
+	same(t, "saved", len(globbed(t, h.path("state/standalone/*"))), 2)
 	for range 2 {
-		_, failed := r.standalone("tuning", "DEL", p,
+		_, failed := h.standalone("tuning", "DEL", p,
 			`{"cniVersion":"1.0.0","name":"net","type":"tuning"}`)
 		if failed != nil {
 			t.Error(failed)
@@ -124,13 +124,13 @@ func TestR13StandaloneTuningTwice(t *testing.T) {
 	}
 	same(t, "links", p.Links(), before)
 	for _, dir := range []string{"one", "two", "state/standalone"} {
-		same(t, dir, globbed(t, r.path(dir, "*")), []string(nil))
+		same(t, dir, globbed(t, h.path(dir, "*")), []string(nil))
 	}
 	// What was saved by nobody, or is damaged, does not keep a pod.
-	if _, failed := r.standalone("tuning", "ADD", p, conf("one", 1400)); failed != nil {
+	if _, failed := h.standalone("tuning", "ADD", p, conf("one", 1400)); failed != nil {
 		t.Fatal(failed)
 	}
-	for _, file := range globbed(t, r.path("state/standalone/*")) {
+	for _, file := range globbed(t, h.path("state/standalone/*")) {
 		err := os.WriteFile(strings.Replace(file, "-0000-", "-0001-", 1)+".tmp", []byte(`{"ki`), 0o600)
 		if err != nil {
 			t.Fatal(err)
@@ -139,9 +139,9 @@ func TestR13StandaloneTuningTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, failed := r.standalone("tuning", "DEL", p, conf("one", 1400)); failed != nil {
+	if _, failed := h.standalone("tuning", "DEL", p, conf("one", 1400)); failed != nil {
 		t.Error(failed)
 	}
 	same(t, "links", p.Links(), before)
-	same(t, "saved", globbed(t, r.path("state/standalone/*")), []string(nil))
+	same(t, "saved", globbed(t, h.path("state/standalone/*")), []string(nil))
 }

@@ -19,106 +19,106 @@ import (
 // DEL. The links of the pod go first.
 func TestR13SbrOfOldVersion(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for i, table := range []string{"", `,"table":7`} {
-		r.nad(fmt.Sprint("n", i), fmt.Sprintf(`{"cniVersion":"0.3.1","plugins":[{"type":"macvlan","master":%q,
+		h.nad(fmt.Sprint("n", i), fmt.Sprintf(`{"cniVersion":"0.3.1","plugins":[{"type":"macvlan","master":%q,
 			"ipam":{"type":"static","addresses":[{"address":"10.13.%d.2/24","gateway":"10.13.%[2]d.1"},{"address":"fd13:%[2]d::2/64"}]}},
 			{"type":"sbr"%[3]s}]}`, nic, i, table))
 	}
 	for _, networks := range []string{"n0", "n0,n1"} {
-		p := r.pod("p-"+strings.ReplaceAll(networks, ",", "-"), networks)
+		p := h.pod("p-"+strings.ReplaceAll(networks, ",", "-"), networks)
 		before := p.Rules()
-		r.add(p)
+		h.add(p)
 		if p.Rules() == before {
 			t.Fatal("ADD made no rule")
 		}
-		r.must("DEL", p)
-		r.clean(p)
+		h.must("DEL", p)
+		h.clean(p)
 		same(t, "rules", p.Rules(), before)
 	}
 }
 
 // ported is a network of bridge and portmap with addresses of 10.<net>.0.0/24.
-func (r *rig) ported(net int, version string) string {
+func (h *host) ported(net int, version string) string {
 	return fmt.Sprintf(`{"cniVersion":%q,"plugins":[{"type":"bridge","bridge":"br%d","isGateway":true,
 		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%[2]d.0.0/24"}},{"type":"portmap","capabilities":{"portMappings":true}}]}`,
-		version, net, r.path("leases"))
+		version, net, h.path("leases"))
 }
 
 // R14: the rules go with the pod also where DEL gets neither prevResult nor mappings: the
 // annotation is gone, and the record, too.
 func TestR14PortsOfOldVersion(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("ports", r.ported(14, "0.3.1"))
-	p := r.pod("p", `[{"name":"ports","portMappings":[{"hostPort":8014,"containerPort":80,`+
+	h := newHost(t)
+	h.nad("ports", h.ported(14, "0.3.1"))
+	p := h.pod("p", `[{"name":"ports","portMappings":[{"hostPort":8014,"containerPort":80,`+
 		`"protocol":"tcp"}]}]`)
-	r.add(p)
-	if rules := r.nft(); !strings.Contains(rules, "8014") {
+	h.add(p)
+	if rules := h.nft(); !strings.Contains(rules, "8014") {
 		t.Fatalf("rules: %s", rules)
 	}
 	for _, dir := range []string{"state/sandboxes", "state/cni"} {
-		if err := os.RemoveAll(r.path(dir)); err != nil {
+		if err := os.RemoveAll(h.path(dir)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.pod("p", "ports")
-	r.must("DEL", p)
-	if rules := r.nft(); strings.Contains(rules, "8014") {
+	h.pod("p", "ports")
+	h.must("DEL", p)
+	if rules := h.nft(); strings.Contains(rules, "8014") {
 		t.Errorf("rules left: %s", rules)
 	}
-	r.bridgeGone("br14")
-	r.clean(p)
+	h.bridgeGone("br14")
+	h.clean(p)
 }
 
 // R24: the second pod that asks for a port is refused, and the first one keeps it; so is one that
 // asks for a port that leads nowhere.
 func TestR24HostPortTaken(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("ports", r.ported(24, "1.0.0"))
+	h := newHost(t)
+	h.nad("ports", h.ported(24, "1.0.0"))
 	ask := func(mapping string) string {
 		return `[{"name":"ports","portMappings":[{"hostPort":8024,"containerPort":80,"protocol":"tcp"` +
 			mapping + `}]}]`
 	}
-	first, second, v6 := r.pod("first", ask("")), r.pod("second", ask("")), r.pod("v6",
+	first, second, v6 := h.pod("first", ask("")), h.pod("second", ask("")), h.pod("v6",
 		ask(`,"hostIP":"fd00::1"`))
-	r.add(first)
-	before := r.nft()
-	r.fails("ADD", second, 11, "hostPort 8024", "first", "choose another hostPort")
-	r.fails("ADD", v6, 7, "hostIP", "fd00::1", "leave hostIP out")
-	same(t, "rules", r.nft(), before)
+	h.add(first)
+	before := h.nft()
+	h.fails("ADD", second, 11, "hostPort 8024", "first", "choose another hostPort")
+	h.fails("ADD", v6, 7, "hostIP", "fd00::1", "leave hostIP out")
+	same(t, "rules", h.nft(), before)
 	for _, p := range []*pod{second, v6, first} {
-		r.must("DEL", p)
+		h.must("DEL", p)
 	}
-	if rules := r.nft(); strings.Contains(rules, "8024") {
+	if rules := h.nft(); strings.Contains(rules, "8024") {
 		t.Errorf("rules left: %s", rules)
 	}
-	r.add(second)
-	r.must("DEL", second)
-	r.bridgeGone("br24")
-	r.clean(first, second, v6)
+	h.add(second)
+	h.must("DEL", second)
+	h.bridgeGone("br24")
+	h.clean(first, second, v6)
 }
 
 // nft is the node's packet filter.
-func (r *rig) nft() (rules string) {
-	r.t.Helper()
-	err := r.node.Run(func() error {
-		out, err := exec.CommandContext(r.t.Context(), "nft", "list", "ruleset").CombinedOutput()
+func (h *host) nft() (rules string) {
+	h.t.Helper()
+	err := h.node.Run(func() error {
+		out, err := exec.CommandContext(h.t.Context(), "nft", "list", "ruleset").CombinedOutput()
 		rules = string(out)
 		return err
 	})
 	if err != nil {
-		r.t.Fatal(err, rules)
+		h.t.Fatal(err, rules)
 	}
 	return rules
 }
 
 // bridgeGone removes a bridge that was made for pods and stays, as in the reference.
-func (r *rig) bridgeGone(name string) {
-	r.t.Helper()
-	if err := r.node.Netlink().LinkDel(r.node.Link(name)); err != nil {
-		r.t.Fatal(err)
+func (h *host) bridgeGone(name string) {
+	h.t.Helper()
+	if err := h.node.Netlink().LinkDel(h.node.Link(name)); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
@@ -126,11 +126,11 @@ func (r *rig) bridgeGone(name string) {
 // configuration's.
 func TestR33PrevResult(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
-	empty, links := p.Snapshot(), r.node.Links()
+	empty, links := p.Snapshot(), h.node.Links()
 	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.33.0.0/24",`+
-		`"routes":[{"dst":"10.34.0.0/16"}]}`, r.path("leases"))
+		`"routes":[{"dst":"10.34.0.0/16"}]}`, h.path("leases"))
 	for _, prev := range []string{
 		"", `5`, `{"cniVersion":"9.9.9"}`,
 		`{"interfaces":[null],"ips":[{"address":"10.33.0.2/24","interface":0}]}`,
@@ -139,7 +139,7 @@ func TestR33PrevResult(t *testing.T) {
 		result := ""
 		for _, conf := range []string{
 			fmt.Sprintf(`"type":"macvlan","master":%q,%s`, nic, ipam),
-			fmt.Sprintf(`"type":"tuning","dataDir":%q,"mtu":1400`, r.path("tuning")),
+			fmt.Sprintf(`"type":"tuning","dataDir":%q,"mtu":1400`, h.path("tuning")),
 			`"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":8033,"containerPort":80,` +
 				`"protocol":"tcp"}]}`,
 			`"type":"sbr"`,
@@ -148,7 +148,7 @@ func TestR33PrevResult(t *testing.T) {
 			if chain = append(chain, conf); result != "" {
 				conf += `,"prevResult":` + result
 			}
-			out, failed := r.standalone(kindOf(conf), "ADD", p, conf+"}")
+			out, failed := h.standalone(kindOf(conf), "ADD", p, conf+"}")
 			if failed != nil {
 				t.Fatal(failed)
 			}
@@ -158,7 +158,7 @@ func TestR33PrevResult(t *testing.T) {
 			}
 		}
 		for _, conf := range chain[1:] {
-			_, failed := r.standalone(kindOf(conf), "CHECK", p, conf+`,"prevResult":`+result+"}")
+			_, failed := h.standalone(kindOf(conf), "CHECK", p, conf+`,"prevResult":`+result+"}")
 			if failed != nil {
 				t.Errorf("CHECK: %v", failed)
 			}
@@ -167,15 +167,15 @@ func TestR33PrevResult(t *testing.T) {
 			prev = result
 		}
 		for _, conf := range slices.Backward(chain) {
-			_, failed := r.standalone(kindOf(conf), "DEL", p, conf+`,"prevResult":`+prev+"}")
+			_, failed := h.standalone(kindOf(conf), "DEL", p, conf+`,"prevResult":`+prev+"}")
 			if failed != nil {
 				t.Errorf("DEL with prevResult %s: %v", prev, failed)
 			}
 		}
 		same(t, "pod", p.Snapshot(), empty)
-		same(t, "links", r.node.Links(), links)
-		same(t, "leases", r.leases(), nil)
-		if rules := r.nft(); strings.Contains(rules, "8033") {
+		same(t, "links", h.node.Links(), links)
+		same(t, "leases", h.leases(), nil)
+		if rules := h.nft(); strings.Contains(rules, "8033") {
 			t.Errorf("rules left: %s", rules)
 		}
 	}
@@ -205,14 +205,14 @@ func TestR36OldLease(t *testing.T) {
 		},
 	} {
 		for _, version := range []string{"0.3.1", "1.0.0"} {
-			r := newRig(t)
-			r.conf["delegates"] = []any{with(r.defaultNetwork(), "cniVersion", version)}
-			r.nad("a", strings.Replace(r.macvlan(36, ""), "1.0.0", version, 1))
-			p, gone := r.pod("p", "a"), r.pod("gone", "a")
-			r.add(p)
-			r.add(gone)
-			for _, lease := range r.leases() {
-				path := r.path("leases", lease)
+			h := newHost(t)
+			h.conf["delegates"] = []any{with(h.defaultNetwork(), "cniVersion", version)}
+			h.nad("a", strings.Replace(h.macvlan(36, ""), "1.0.0", version, 1))
+			p, gone := h.pod("p", "a"), h.pod("gone", "a")
+			h.add(p)
+			h.add(gone)
+			for _, lease := range h.leases() {
+				path := h.path("leases", lease)
 				data, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)
@@ -223,16 +223,16 @@ func TestR36OldLease(t *testing.T) {
 				}
 			}
 			if version != "0.3.1" {
-				r.must("CHECK", p)
+				h.must("CHECK", p)
 			}
-			r.valid(p)
-			r.must("GC", nil)
-			delete(r.conf, "cni.dev/valid-attachments")
-			if left := len(r.leases()); left != 2 {
-				t.Errorf("%s, %s: after GC: %v", name, version, r.leases())
+			h.valid(p)
+			h.must("GC", nil)
+			delete(h.conf, "cni.dev/valid-attachments")
+			if left := len(h.leases()); left != 2 {
+				t.Errorf("%s, %s: after GC: %v", name, version, h.leases())
 			}
-			r.must("DEL", p)
-			r.clean(p)
+			h.must("DEL", p)
+			h.clean(p)
 		}
 	}
 }
@@ -241,11 +241,11 @@ func TestR36OldLease(t *testing.T) {
 // remedy, nothing is made, and the pod can go.
 func TestM34DataDir(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.conf["braid"].(map[string]any)["dataRoots"] = []string{r.path("leases"), r.path("tuning")}
+	h := newHost(t)
+	h.conf["braid"].(map[string]any)["dataRoots"] = []string{h.path("leases"), h.path("tuning")}
 	outside := t.TempDir()
-	err := errors.Join(os.MkdirAll(r.path("leases"), 0o700),
-		os.Symlink(outside, r.path("leases", "out")))
+	err := errors.Join(os.MkdirAll(h.path("leases"), 0o700),
+		os.Symlink(outside, h.path("leases", "out")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,26 +254,26 @@ func TestM34DataDir(t *testing.T) {
 			`{"type":"tuning","dataDir":%q,"mtu":1400}]}`, nic, dir)
 	}
 	leased := func(dir string) string {
-		return strings.Replace(r.macvlan(34, ""), r.path("leases"), dir, 1)
+		return strings.Replace(h.macvlan(34, ""), h.path("leases"), dir, 1)
 	}
 	for i, c := range []struct {
 		config string
 		code   uint
 		says   []string
 	}{
-		{leased(outside), 7, []string{"ipam.dataDir", outside, r.path("leases"), "dataRoots"}},
+		{leased(outside), 7, []string{"ipam.dataDir", outside, h.path("leases"), "dataRoots"}},
 		{leased("/dev/null"), 7, []string{"ipam.dataDir", "/dev/null", "dataRoots"}},
-		{leased(r.path("leases", "..", "etc")), 7, []string{"ipam.dataDir", "dataRoots"}},
-		{leased(r.path("leases", "out")), 0, []string{"symbolic links are not followed"}},
-		{leased(r.path("leases", "out", "x")), 0, []string{"symbolic links are not followed"}},
+		{leased(h.path("leases", "..", "etc")), 7, []string{"ipam.dataDir", "dataRoots"}},
+		{leased(h.path("leases", "out")), 0, []string{"symbolic links are not followed"}},
+		{leased(h.path("leases", "out", "x")), 0, []string{"symbolic links are not followed"}},
 		{tuned(outside), 7, []string{"dataDir", outside, "dataRoots"}},
 		{tuned("/dev/null"), 7, []string{"dataDir", "dataRoots"}},
-		{tuned(r.path("leases", "out")), 0, []string{"symbolic links are not followed"}},
+		{tuned(h.path("leases", "out")), 0, []string{"symbolic links are not followed"}},
 	} {
 		name := fmt.Sprint("n", i)
-		r.nad(name, c.config)
-		p := r.pod(fmt.Sprint("p", i), name)
-		_, failed := r.call("ADD", p)
+		h.nad(name, c.config)
+		p := h.pod(fmt.Sprint("p", i), name)
+		_, failed := h.call("ADD", p)
 		if failed == nil {
 			t.Fatalf("ADD with %s succeeds", c.config)
 		}
@@ -285,59 +285,59 @@ func TestM34DataDir(t *testing.T) {
 				t.Errorf("%v, want %q in it", failed, text)
 			}
 		}
-		r.must("DEL", p)
-		r.clean(p)
+		h.must("DEL", p)
+		h.clean(p)
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
 		t.Errorf("outside: %v, %v", entries, err)
 	}
-	r.nad("good", leased(r.path("leases", "a", "b")))
-	r.nad("tuned", tuned(r.path("tuning")))
-	p := r.pod("p", "good,tuned")
-	r.add(p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.nad("good", leased(h.path("leases", "a", "b")))
+	h.nad("tuned", tuned(h.path("tuning")))
+	p := h.pod("p", "good,tuned")
+	h.add(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // M34: where dataRoots were others at the time of the ADD, CHECK, GC and DEL go by those. A record
 // that does not have them is of an older Braid: then DEL says so as long as there is something.
 func TestM34RootsChange(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,`+
-		`"mtu":1400}]}`, r.macvlan(34, ""), r.path("tuning")))
-	p := r.pod("p", "a")
-	r.add(p)
-	braid := r.conf["braid"].(map[string]any)
+	h := newHost(t)
+	h.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,`+
+		`"mtu":1400}]}`, h.macvlan(34, ""), h.path("tuning")))
+	p := h.pod("p", "a")
+	h.add(p)
+	braid := h.conf["braid"].(map[string]any)
 	before := braid["dataRoots"]
-	braid["dataRoots"] = []string{r.path("elsewhere")}
+	braid["dataRoots"] = []string{h.path("elsewhere")}
 	gone := func() {
 		t.Helper()
-		r.clean(p)
-		if left, err := filepath.Glob(r.path("tuning", "*")); err != nil || len(left) > 0 {
+		h.clean(p)
+		if left, err := filepath.Glob(h.path("tuning", "*")); err != nil || len(left) > 0 {
 			t.Errorf("left: %v, %v", left, err)
 		}
 	}
-	r.must("CHECK", p)
-	r.write("leases/a/10.34.0.99", "dead\r\nnet1")
-	r.valid(p)
-	r.must("GC", nil)
-	delete(r.conf, "cni.dev/valid-attachments")
-	if left := r.leases(); slices.Contains(left, "a/10.34.0.99") {
+	h.must("CHECK", p)
+	h.write("leases/a/10.34.0.99", "dead\r\nnet1")
+	h.valid(p)
+	h.must("GC", nil)
+	delete(h.conf, "cni.dev/valid-attachments")
+	if left := h.leases(); slices.Contains(left, "a/10.34.0.99") {
 		t.Errorf("after GC: %v", left)
 	}
-	r.must("CHECK", p)
-	r.must("DEL", p)
+	h.must("CHECK", p)
+	h.must("DEL", p)
 	gone()
 
 	braid["dataRoots"] = before
-	r.add(p)
-	record := regexp.MustCompile(`,"dataRoots":\[[^]]*\]`).ReplaceAllString(r.record(p), "")
-	r.setRecord(p, record)
-	braid["dataRoots"] = []string{r.path("elsewhere")}
-	r.fails("DEL", p, 7, "dataDir", "dataRoots")
+	h.add(p)
+	record := regexp.MustCompile(`,"dataRoots":\[[^]]*\]`).ReplaceAllString(h.record(p), "")
+	h.setRecord(p, record)
+	braid["dataRoots"] = []string{h.path("elsewhere")}
+	h.fails("DEL", p, 7, "dataDir", "dataRoots")
 	braid["dataRoots"] = before
-	r.must("DEL", p)
+	h.must("DEL", p)
 	gone()
 }
 
@@ -345,67 +345,67 @@ func TestM34RootsChange(t *testing.T) {
 // directory ends with an error of ADD alone.
 func TestM34Standalone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
 	conf := func(dir string) string {
 		return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,`+
 			`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}}`, nic, dir)
 	}
-	if _, failed := r.standalone("macvlan", "ADD", p, conf("/dev/null")); failed == nil {
+	if _, failed := h.standalone("macvlan", "ADD", p, conf("/dev/null")); failed == nil {
 		t.Error("ADD with /dev/null succeeds")
 	}
-	for _, dir := range []string{"/dev/null", r.path("leases")} {
-		if _, failed := r.standalone("macvlan", "DEL", p, conf(dir)); failed != nil {
+	for _, dir := range []string{"/dev/null", h.path("leases")} {
+		if _, failed := h.standalone("macvlan", "DEL", p, conf(dir)); failed != nil {
 			t.Errorf("DEL with %s: %v", dir, failed)
 		}
 	}
-	r.has(p)
+	h.has(p)
 }
 
 // M33: resolvConf is one of the node's own files, and nothing but addresses, domains and options
 // comes out of it.
 func TestM33ResolvConf(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	secret := r.path("secret")
-	r.write("secret", "nameserver s3cret\nsearch s3cret!\n")
+	h := newHost(t)
+	secret := h.path("secret")
+	h.write("secret", "nameserver s3cret\nsearch s3cret!\n")
 	leased := func(path string) string {
-		return strings.Replace(r.macvlan(33, ""), `"subnet"`,
+		return strings.Replace(h.macvlan(33, ""), `"subnet"`,
 			fmt.Sprintf(`"resolvConf":%q,"subnet"`, path), 1)
 	}
 	for i, path := range []string{
 		secret, "/etc/../root/x", "/proc/self/environ", "/run/systemd/resolve/../../x", "etc/resolv.conf",
 	} {
 		name := fmt.Sprint("n", i)
-		r.nad(name, leased(path))
-		p := r.pod(fmt.Sprint("p", i), name)
-		r.fails("ADD", p, 7, "ipam.resolvConf", strings.TrimSpace(path), "/etc", "/run/systemd/resolve")
-		r.must("DEL", p)
-		r.clean(p)
+		h.nad(name, leased(path))
+		p := h.pod(fmt.Sprint("p", i), name)
+		h.fails("ADD", p, 7, "ipam.resolvConf", strings.TrimSpace(path), "/etc", "/run/systemd/resolve")
+		h.must("DEL", p)
+		h.clean(p)
 	}
-	r.nad("passwd", leased("/etc/passwd"))
-	r.nad("own", leased("/etc/resolv.conf"))
-	p := r.pod("p", "passwd,own")
-	r.add(p)
-	for _, s := range r.status(p)[1:] {
+	h.nad("passwd", leased("/etc/passwd"))
+	h.nad("own", leased("/etc/resolv.conf"))
+	p := h.pod("p", "passwd,own")
+	h.add(p)
+	for _, s := range h.status(p)[1:] {
 		text, err := json.Marshal(s.DNS)
 		if err != nil || strings.Contains(string(text), "root") {
 			t.Errorf("%s: DNS %s, %v", s.Name, text, err)
 		}
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // M25: a network's configuration chooses no file of the node: neither one to write, outside
 // /var/log, nor one to read. Such keys are ignored with a warning.
 func TestM25FilesOfTheNode(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.write("flat", `{"range":"10.99.0.0/24","log_file":"`+r.path("flat.log")+`"}`)
-	r.write("target", "kept\n")
-	inLogs := r.varLog("link")
-	err := errors.Join(os.Symlink(r.dir, inLogs), os.Symlink(r.path("target"), r.varLog("file")))
+	h := newHost(t)
+	h.write("flat", `{"range":"10.99.0.0/24","log_file":"`+h.path("flat.log")+`"}`)
+	h.write("target", "kept\n")
+	inLogs := h.varLog("link")
+	err := errors.Join(os.Symlink(h.dir, inLogs), os.Symlink(h.path("target"), h.varLog("file")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,45 +413,45 @@ func TestM25FilesOfTheNode(t *testing.T) {
 		keys   string
 		warned string
 	}{
-		{fmt.Sprintf(`"log_file":%q`, r.path("out.log")), "ipam.log_file"},
-		{`"log_file":"/var/log/../../` + r.path("out.log") + `"`, "ipam.log_file"},
+		{fmt.Sprintf(`"log_file":%q`, h.path("out.log")), "ipam.log_file"},
+		{`"log_file":"/var/log/../../` + h.path("out.log") + `"`, "ipam.log_file"},
 		{`"log_file":"out.log"`, "ipam.log_file"},
 		{fmt.Sprintf(`"log_file":%q`, inLogs+"/out.log"), ""},
-		{fmt.Sprintf(`"log_file":%q`, r.varLog("file")), ""},
-		{fmt.Sprintf(`"configuration_path":%q`, r.path("flat")), "ipam.configuration_path"},
+		{fmt.Sprintf(`"log_file":%q`, h.varLog("file")), ""},
+		{fmt.Sprintf(`"configuration_path":%q`, h.path("flat")), "ipam.configuration_path"},
 		{`"configuration_path":"flat"`, "ipam.configuration_path"},
 		{
-			fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, r.path("kubeconfig")),
+			fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, h.path("kubeconfig")),
 			"ipam.kubernetes.kubeconfig",
 		},
 		{fmt.Sprintf(`"log_file":%q,"configuration_path":"/etc/cni/net.d/whereabouts.d/whereabouts.conf"`,
-			r.varLog("new/whereabouts.log")), ""},
+			h.varLog("new/whereabouts.log")), ""},
 	} {
 		name := fmt.Sprint("n", i)
-		r.nad(name, `{"cniVersion":"1.0.0","plugins":[`+
-			r.whereabouts("macvlan", `"range":"10.25.0.0/24",`+c.keys, "")+`]}`)
-		p := r.pod(fmt.Sprint("p", i), name)
-		r.add(p)
-		if !strings.HasPrefix(r.address(p, "net1"), "10.25.0.") {
-			t.Errorf("%s: address %s", c.keys, r.address(p, "net1"))
+		h.nad(name, `{"cniVersion":"1.0.0","plugins":[`+
+			h.whereabouts("macvlan", `"range":"10.25.0.0/24",`+c.keys, "")+`]}`)
+		p := h.pod(fmt.Sprint("p", i), name)
+		h.add(p)
+		if !strings.HasPrefix(h.address(p, "net1"), "10.25.0.") {
+			t.Errorf("%s: address %s", c.keys, h.address(p, "net1"))
 		}
-		r.must("DEL", p)
-		r.clean(p)
+		h.must("DEL", p)
+		h.clean(p)
 		var want []string
 		if c.warned != "" {
 			want = []string{"IgnoredKey: default/" + name + " net1 " + c.warned + " ignored"}
 		}
-		r.warned(p, want...)
+		h.warned(p, want...)
 	}
 	for _, file := range []string{"out.log", "flat.log"} {
-		if _, err := os.Lstat(r.path(file)); err == nil {
+		if _, err := os.Lstat(h.path(file)); err == nil {
 			t.Errorf("%s was made", file)
 		}
 	}
-	if text, err := os.ReadFile(r.path("target")); err != nil || string(text) != "kept\n" {
+	if text, err := os.ReadFile(h.path("target")); err != nil || string(text) != "kept\n" {
 		t.Errorf("the target of a link is %q, %v", text, err)
 	}
-	text, err := os.ReadFile(r.varLog("new/whereabouts.log"))
+	text, err := os.ReadFile(h.varLog("new/whereabouts.log"))
 	if err != nil || strings.Count(string(text), "\n") != 2 {
 		t.Errorf("log %q, %v", text, err)
 	}
@@ -464,10 +464,10 @@ func brokenByMeta() map[string]broken {
 		return `[{"name":"a","portMappings":[{"hostPort":8023,"containerPort":80,"protocol":"tcp"` +
 			mapping + `}]}]`
 	}
-	ported := func(annotation string) func(*rig) *pod {
-		return func(r *rig) *pod {
-			r.nad("a", r.ported(24, "1.0.0"))
-			return r.pod("p", annotation)
+	ported := func(annotation string) func(*host) *pod {
+		return func(h *host) *pod {
+			h.nad("a", h.ported(24, "1.0.0"))
+			return h.pod("p", annotation)
 		}
 	}
 	routed := func(address, sbr string) string {
@@ -476,13 +476,13 @@ func brokenByMeta() map[string]broken {
 			address, sbr)
 	}
 	const address, far = `{"address":"10.23.0.2/24"}`, `{"address":"10.23.0.2/24","gateway":"10.24.0.1"}`
-	fixed := func(config string) func(*rig, *pod) *pod {
-		return redefine(func(*rig) string { return config })
+	fixed := func(config string) func(*host, *pod) *pod {
+		return redefine(func(*host) string { return config })
 	}
 	return map[string]broken{
-		"port taken": {"PluginFailed", func(r *rig) *pod {
-			p := ported(ask(""))(r)
-			r.add(r.pod("holder", ask("")))
+		"port taken": {"PluginFailed", func(h *host) *pod {
+			p := ported(ask(""))(h)
+			h.add(h.pod("holder", ask("")))
 			return p
 		}, "choose another hostPort", annotate(strings.Replace(ask(""), "8023", "8024", 1))},
 		"IPv6 hostIP": {
@@ -493,8 +493,8 @@ func brokenByMeta() map[string]broken {
 			"NADInvalid",
 			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",`+
 				`"ipam":{"type":"host-local","subnet":"10.23.0.0/24",`+
-				`"dataDir":"/etc"}}`), "leave the key out", redefine(func(r *rig) string {
-				return r.macvlan(23, "")
+				`"dataDir":"/etc"}}`), "leave the key out", redefine(func(h *host) string {
+				return h.macvlan(23, "")
 			}),
 		},
 		"sbr, gateway": {
@@ -517,26 +517,26 @@ func brokenByMeta() map[string]broken {
 // it, has the configuration's, too.
 func TestR33ResultWithoutVersion(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.script("versionless", `
+	h := newHost(t)
+	h.script("versionless", `
 case $CNI_COMMAND in
 ADD) echo '{"interfaces":[{"name":"'$CNI_IFNAME'","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.33.9.2/24","interface":0}]}' ;;
 VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","1.0.0"]}' ;;
 *) grep -q '"prevResult":{[^}]*"cniVersion":"1.0.0"' || { echo '{"code":7,"msg":"no version in prevResult"}'; exit 1; } ;;
 esac
 `)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"versionless"},{"type":"passthru"},`+
+	h.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"versionless"},{"type":"passthru"},`+
 		`{"type":"portmap","capabilities":{"portMappings":true}}]}`)
-	p := r.pod("p", `[{"name":"a","portMappings":[{"hostPort":8133,"containerPort":80,`+
+	p := h.pod("p", `[{"name":"a","portMappings":[{"hostPort":8133,"containerPort":80,`+
 		`"protocol":"tcp"}]}]`)
-	r.add(p)
-	if rules := r.nft(); !strings.Contains(rules, "10.33.9.2:80") {
+	h.add(p)
+	if rules := h.nft(); !strings.Contains(rules, "10.33.9.2:80") {
 		t.Errorf("rules: %s", rules)
 	}
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	if rules := r.nft(); strings.Contains(rules, "8133") {
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	if rules := h.nft(); strings.Contains(rules, "8133") {
 		t.Errorf("rules left: %s", rules)
 	}
-	r.clean(p)
+	h.clean(p)
 }

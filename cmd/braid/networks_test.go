@@ -15,16 +15,16 @@ import (
 
 // dual gives the default network, and macvlan networks made by it, addresses and default routes of
 // both families.
-func dual(r *rig) {
-	network := r.defaultNetwork()
+func dual(h *host) {
+	network := h.defaultNetwork()
 	network["ipam"] = map[string]any{
-		"type": "host-local", "dataDir": r.path("leases"),
+		"type": "host-local", "dataDir": h.path("leases"),
 		"ranges": []any{
 			[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd01::/64"}},
 		},
 		"routes": []any{map[string]any{"dst": "0.0.0.0/0"}, map[string]any{"dst": "::/0"}},
 	}
-	r.conf["delegates"] = []any{network}
+	h.conf["delegates"] = []any{network}
 }
 
 const dualNAD = `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"static","addresses":[
@@ -33,65 +33,65 @@ const dualNAD = `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{
 // A pod without annotation gets all of its network from Braid, with every command.
 func TestS1EveryOperationGoesThroughBraid(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.pod("p", "")
-	r.add(p)
-	r.has(p, "eth0")
-	r.must("CHECK", p)
-	r.must("STATUS", nil)
-	r.must("VERSION", nil)
-	r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": p.id, "ifname": "eth0"}}
-	r.must("GC", nil)
-	r.has(p, "eth0")
-	r.must("DEL", p)
-	r.clean(p)
+	h := newHost(t)
+	p := h.pod("p", "")
+	h.add(p)
+	h.has(p, "eth0")
+	h.must("CHECK", p)
+	h.must("STATUS", nil)
+	h.must("VERSION", nil)
+	h.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": p.id, "ifname": "eth0"}}
+	h.must("GC", nil)
+	h.has(p, "eth0")
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 func TestS4NetworkOnDisk(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.write("net.d/10-broken.conf", `{`)
-	r.write("net.d/20-disk.conf", strings.Replace(r.macvlan(11, ""), "{", `{"name":"disk",`, 1))
-	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "disk", map[string]any{}, nil)
-	p := r.pod("p", "disk")
-	r.add(p)
-	r.has(p, "eth0", "net1")
-	same(t, "leases", r.leases(), []string{"disk/10.11.0.2", "pods/10.1.0.2"})
-	r.must("DEL", p)
-	r.clean(p)
+	h := newHost(t)
+	h.write("net.d/10-broken.conf", `{`)
+	h.write("net.d/20-disk.conf", strings.Replace(h.macvlan(11, ""), "{", `{"name":"disk",`, 1))
+	h.object("k8s.cni.cncf.io/v1", nadv1.Kind, "disk", map[string]any{}, nil)
+	p := h.pod("p", "disk")
+	h.add(p)
+	h.has(p, "eth0", "net1")
+	same(t, "leases", h.leases(), []string{"disk/10.11.0.2", "pods/10.1.0.2"})
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 func TestS5NamesAreDNSLabels(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for _, name := range []string{"Bad", "a_b", "-a", "a.b", strings.Repeat("a", 64), "UP/a"} {
-		p := r.pod("p", name)
-		r.fails("ADD", p, 7, "default/p", "k8s.v1.cni.cncf.io/networks")
-		r.clean(p)
+		p := h.pod("p", name)
+		h.fails("ADD", p, 7, "default/p", "k8s.v1.cni.cncf.io/networks")
+		h.clean(p)
 	}
 }
 
 func TestS22DefaultRouteMoves(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
-	r.add(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
+	h.add(p)
 	same(t, "default routes", defaults(table(p, 4, "main")),
 		[]string{"default via 10.11.0.1 dev net1"})
-	same(t, "status", r.status(p)[1].DefaultRoute, []string{"10.11.0.1"})
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+	same(t, "status", h.status(p)[1].DefaultRoute, []string{"10.11.0.1"})
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 func TestS22DefaultRouteMovesInBothFamilies(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	dual(r)
-	r.nad("a", dualNAD)
-	p := r.pod("p", `[{"name":"a","default-route":[]}]`)
-	r.add(p)
+	h := newHost(t)
+	dual(h)
+	h.nad("a", dualNAD)
+	p := h.pod("p", `[{"name":"a","default-route":[]}]`)
+	h.add(p)
 	same(t, "IPv4", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
 	same(t, "IPv6", len(defaults(table(p, 6, "main"))), 1)
 	got := defaults(table(p, 6, "main"))[0]
@@ -104,11 +104,11 @@ func TestS22DefaultRouteMovesInBothFamilies(t *testing.T) {
 // own.
 func TestM2OtherFamilyStays(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	dual(r)
-	r.nad("a", dualNAD)
-	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
-	r.add(p)
+	h := newHost(t)
+	dual(h)
+	h.nad("a", dualNAD)
+	p := h.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
+	h.add(p)
 	same(t, "IPv4", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
 	got := defaults(table(p, 6, "main"))
 	if len(got) != 1 || !strings.HasPrefix(got[0], "default via fd01::1 dev eth0 ") {
@@ -119,33 +119,33 @@ func TestM2OtherFamilyStays(t *testing.T) {
 // The DEL of a delegate names what its ADD named, although pod and NAD have changed since.
 func TestS25SameOnAddAndDel(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", "")
-	r.nad("a", `{"cniVersion":"1.0.0","name":"first","type":"one"}`)
-	p := r.pod("p", "a@data,a")
-	r.add(p)
-	r.nad("a", `{"cniVersion":"1.0.0","name":"second","type":"one"}`)
-	r.pod("p", "")
-	r.must("DEL", p)
-	same(t, "calls", r.calls(),
+	h := newHost(t)
+	h.fake("one", "")
+	h.nad("a", `{"cniVersion":"1.0.0","name":"first","type":"one"}`)
+	p := h.pod("p", "a@data,a")
+	h.add(p)
+	h.nad("a", `{"cniVersion":"1.0.0","name":"second","type":"one"}`)
+	h.pod("p", "")
+	h.must("DEL", p)
+	same(t, "calls", h.calls(),
 		[]string{"one ADD data", "one ADD net2", "one DEL net2", "one DEL data"})
 	for _, ifname := range []string{"data", "net2"} {
 		for _, command := range []string{"ADD", "DEL"} {
-			same(t, command, r.environment("one", command, p, ifname)["CNI_CONTAINERID"], p.id)
-			same(t, command, r.stdin("one", command, p, ifname)["name"], any("first"))
+			same(t, command, h.environment("one", command, p, ifname)["CNI_CONTAINERID"], p.id)
+			same(t, command, h.stdin("one", command, p, ifname)["name"], any("first"))
 		}
 	}
 }
 
 func TestS29StatusOfOthersStays(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
 	other := `{"name":"other/hot","interface":"hot0","ips":["192.0.2.7"],"dns":{},` +
 		`"example.com/x":{"y":1}}`
-	p := r.pod("p", "a", nadv1.StatusAnnotation, "["+other+"]")
-	r.add(p)
-	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
+	p := h.pod("p", "a", nadv1.StatusAnnotation, "["+other+"]")
+	h.add(p)
+	data, err := os.ReadFile(h.path("manifests", "default_p.network-status.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,85 +161,85 @@ func TestS29StatusOfOthersStays(t *testing.T) {
 
 func TestS39NotReadyHoldsPodsBack(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.conf["readinessindicatorfile"] = r.path("ready")
-	p := r.pod("p", "")
-	r.fails("ADD", p, 11, "default/p", "readinessindicatorfile")
-	r.fails("STATUS", nil, 50, "not ready")
-	r.clean(p)
-	r.write("ready", "")
-	r.must("STATUS", nil)
-	r.add(p)
-	r.has(p, "eth0")
+	h := newHost(t)
+	h.conf["readinessindicatorfile"] = h.path("ready")
+	p := h.pod("p", "")
+	h.fails("ADD", p, 11, "default/p", "readinessindicatorfile")
+	h.fails("STATUS", nil, 50, "not ready")
+	h.clean(p)
+	h.write("ready", "")
+	h.must("STATUS", nil)
+	h.add(p)
+	h.has(p, "eth0")
 }
 
 // ... a DEL does not wait for it.
 func TestS39NotReadyDoesNotHoldDelBack(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.pod("p", "")
-	r.add(p)
-	r.conf["readinessindicatorfile"] = r.path("ready")
-	r.must("DEL", p)
-	r.clean(p)
+	h := newHost(t)
+	p := h.pod("p", "")
+	h.add(p)
+	h.conf["readinessindicatorfile"] = h.path("ready")
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // three is a pod with three networks, of the plugins one, two and three.
-func three(r *rig) *pod {
+func three(h *host) *pod {
 	for _, kind := range []string{"one", "two", "three"} {
-		r.nad("n-"+kind, `{"cniVersion":"1.0.0","type":"`+kind+`"}`)
+		h.nad("n-"+kind, `{"cniVersion":"1.0.0","type":"`+kind+`"}`)
 	}
-	return r.pod("p", "n-one,n-two,n-three")
+	return h.pod("p", "n-one,n-two,n-three")
 }
 
 func TestS41FirstFailureEndsTheAdd(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", "")
-	r.fake("two", failing("ADD", 105, "no such VLAN"))
-	r.fake("three", "")
-	p := three(r)
-	r.fails("ADD", p, 105, "default/p", "default/n-two", "plugin two", "no such VLAN")
-	same(t, "calls", r.calls(),
+	h := newHost(t)
+	h.fake("one", "")
+	h.fake("two", failing("ADD", 105, "no such VLAN"))
+	h.fake("three", "")
+	p := three(h)
+	h.fails("ADD", p, 105, "default/p", "default/n-two", "plugin two", "no such VLAN")
+	same(t, "calls", h.calls(),
 		[]string{"one ADD net1", "two ADD net2", "two DEL net2", "one DEL net1"})
-	r.clean(p)
-	if _, err := os.Stat(r.path("manifests", "default_p.network-status.json")); !os.IsNotExist(err) {
+	h.clean(p)
+	if _, err := os.Stat(h.path("manifests", "default_p.network-status.json")); !os.IsNotExist(err) {
 		t.Errorf("a pod without networks has a network-status: %v", err)
 	}
 }
 
 func TestS42TearDownGoesOnPastErrors(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", "")
-	r.fake("two", `[ ! -e `+r.path("stuck")+` ] || { `+failing("DEL", 11, "still in use")+"\n}")
-	r.fake("three", "")
-	p := three(r)
-	r.add(p)
-	r.calls()
-	r.write("stuck", "")
-	r.fails("DEL", p, 11, "default/p", "default/n-two", "plugin two", "still in use")
-	same(t, "calls", r.calls(), []string{"three DEL net3", "two DEL net2", "one DEL net1"})
-	r.has(p)
-	same(t, "leases", len(r.leases()), 0)
-	r.remove("stuck")
-	r.must("DEL", p)
-	same(t, "calls of the retry", r.calls(), []string{"two DEL net2"})
-	r.clean(p)
+	h := newHost(t)
+	h.fake("one", "")
+	h.fake("two", `[ ! -e `+h.path("stuck")+` ] || { `+failing("DEL", 11, "still in use")+"\n}")
+	h.fake("three", "")
+	p := three(h)
+	h.add(p)
+	h.calls()
+	h.write("stuck", "")
+	h.fails("DEL", p, 11, "default/p", "default/n-two", "plugin two", "still in use")
+	same(t, "calls", h.calls(), []string{"three DEL net3", "two DEL net2", "one DEL net1"})
+	h.has(p)
+	same(t, "leases", len(h.leases()), 0)
+	h.remove("stuck")
+	h.must("DEL", p)
+	same(t, "calls of the retry", h.calls(), []string{"two DEL net2"})
+	h.clean(p)
 }
 
 func TestS43OneAfterTheOther(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for _, kind := range []string{"one", "two", "three"} {
-		r.fake(kind, `sleep 0.1; echo "$kind done" >>"$dir/list"`)
+		h.fake(kind, `sleep 0.1; echo "$kind done" >>"$dir/list"`)
 	}
-	p := three(r)
-	r.add(p)
-	same(t, "calls", r.calls(),
+	p := three(h)
+	h.add(p)
+	same(t, "calls", h.calls(),
 		[]string{"one ADD net1", "one done", "two ADD net2", "two done", "three ADD net3", "three done"})
-	r.must("DEL", p)
-	same(t, "calls", r.calls(),
+	h.must("DEL", p)
+	same(t, "calls", h.calls(),
 		[]string{"three DEL net3", "three done", "two DEL net2", "two done", "one DEL net1", "one done"})
 }
 
@@ -247,27 +247,27 @@ func TestS43OneAfterTheOther(t *testing.T) {
 // no other.
 func TestS45HostPortsOnlyToTheDefaultNetwork(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("ports", "")
+	h := newHost(t)
+	h.fake("ports", "")
 	ports := map[string]any{"type": "ports", "capabilities": map[string]any{"portMappings": true}}
-	r.conf["delegates"] = []any{
+	h.conf["delegates"] = []any{
 		map[string]any{
-			"cniVersion": "1.0.0", "name": "pods", "plugins": []any{ports, r.defaultNetwork()},
+			"cniVersion": "1.0.0", "name": "pods", "plugins": []any{ports, h.defaultNetwork()},
 		},
 	}
-	r.conf["capabilities"] = map[string]any{"portMappings": true}
-	r.conf["runtimeConfig"] = map[string]any{
+	h.conf["capabilities"] = map[string]any{"portMappings": true}
+	h.conf["runtimeConfig"] = map[string]any{
 		"portMappings": []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
 	}
-	r.nad("a", `{"cniVersion":"1.0.0","type":"ports","capabilities":{"portMappings":true}}`)
-	p := r.pod("p", "a")
-	r.add(p)
-	r.must("DEL", p)
+	h.nad("a", `{"cniVersion":"1.0.0","type":"ports","capabilities":{"portMappings":true}}`)
+	p := h.pod("p", "a")
+	h.add(p)
+	h.must("DEL", p)
 	for _, command := range []string{"ADD", "DEL"} {
-		got := runtimeConfigOf(r.stdin("ports", command, p, "eth0"))
+		got := runtimeConfigOf(h.stdin("ports", command, p, "eth0"))
 		same(t, command+" of the default network", got["portMappings"],
-			r.conf["runtimeConfig"].(map[string]any)["portMappings"])
+			h.conf["runtimeConfig"].(map[string]any)["portMappings"])
 		same(t, command+" of net1",
-			runtimeConfigOf(r.stdin("ports", command, p, "net1"))["portMappings"], nil)
+			runtimeConfigOf(h.stdin("ports", command, p, "net1"))["portMappings"], nil)
 	}
 }

@@ -164,24 +164,24 @@ func threadsIn(home string) error {
 }
 
 // inOne runs the calls in one process in the node's namespace.
-func (r *rig) inOne(races bool, calls ...inProcessCall) {
-	r.t.Helper()
-	conf, err := json.Marshal(r.conf)
+func (h *host) inOne(races bool, calls ...inProcessCall) {
+	h.t.Helper()
+	conf, err := json.Marshal(h.conf)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	job, err := json.Marshal(inProcessJob{
-		Conf: conf, Path: r.path("bin") + ":" + pluginDir(r.t), Races: races, Calls: calls,
+		Conf: conf, Path: h.path("bin") + ":" + pluginDir(h.t), Races: races, Calls: calls,
 	})
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), inProcess+"=1", "GORACE=atexit_sleep_ms=0")
 	var out bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(job), &out, &out
-	if err := r.node.Run(cmd.Run); err != nil {
-		r.t.Errorf("%v: %s", err, out.String())
+	if err := h.node.Run(cmd.Run); err != nil {
+		h.t.Errorf("%v: %s", err, out.String())
 	}
 }
 
@@ -193,13 +193,13 @@ func (p *pod) inProcess(command string) inProcessCall {
 }
 
 // inMany runs the calls of all pods at the same time, each in a process of its own.
-func (r *rig) inMany(command string, pods []*pod) {
-	r.t.Helper()
+func (h *host) inMany(command string, pods []*pod) {
+	h.t.Helper()
 	var wg sync.WaitGroup
 	for _, p := range pods {
 		wg.Go(func() {
-			if out, err := r.exec(command, p); err != nil {
-				r.t.Errorf("%s %s: %v: %s", command, p.id, err, out)
+			if out, err := h.exec(command, p); err != nil {
+				h.t.Errorf("%s %s: %v: %s", command, p.id, err, out)
 			}
 		})
 	}
@@ -207,115 +207,115 @@ func (r *rig) inMany(command string, pods []*pod) {
 }
 
 // crowd is a node with many pods on the default network and one more.
-func crowd(t *testing.T) (*rig, []*pod) {
+func crowd(t *testing.T) (*host, []*pod) {
 	t.Helper()
-	r := newRig(t)
-	r.braid = os.Args[0] // with the race detector
-	r.nad("a", r.macvlan(11, ""))
+	h := newHost(t)
+	h.braid = os.Args[0] // with the race detector
+	h.nad("a", h.macvlan(11, ""))
 	pods := make([]*pod, manyPods)
 	for i := range pods {
-		pods[i] = r.pod(fmt.Sprintf("p%02d", i), "a")
+		pods[i] = h.pod(fmt.Sprintf("p%02d", i), "a")
 	}
-	return r, pods
+	return h, pods
 }
 
 // attached fails the test unless each pod has its two interfaces and nobody's addresses but its
 // own.
-func (r *rig) attached(pods []*pod) {
-	r.t.Helper()
+func (h *host) attached(pods []*pod) {
+	h.t.Helper()
 	owners := map[string]string{}
 	for _, p := range pods {
-		r.has(p, "eth0", "net1")
-		for _, s := range r.status(p) {
+		h.has(p, "eth0", "net1")
+		for _, s := range h.status(p) {
 			if len(s.IPs) != 1 || owners[s.IPs[0]] != "" ||
 				!strings.Contains(p.Addrs(), "addr "+s.Interface+" "+s.IPs[0]+"/") {
-				r.t.Errorf("%s has %v on %s, and %q has it too; the pod has %s",
+				h.t.Errorf("%s has %v on %s, and %q has it too; the pod has %s",
 					p.name, s.IPs, s.Interface, owners[strings.Join(s.IPs, " ")], p.Addrs())
 				continue
 			}
 			owners[s.IPs[0]] = p.name
 		}
 	}
-	if leases := r.leases(); len(leases) != 2*len(pods) {
-		r.t.Errorf("%d leases, want %d: %q", len(leases), 2*len(pods), leases)
+	if leases := h.leases(); len(leases) != 2*len(pods) {
+		h.t.Errorf("%d leases, want %d: %q", len(leases), 2*len(pods), leases)
 	}
 }
 
 // TestParallelProcesses: 64 ADDs and then 64 DELs of different pods at the same time, each a
 // process as a runtime starts it.
 func TestParallelProcesses(t *testing.T) {
-	r, pods := crowd(t)
-	r.inMany("ADD", pods)
-	r.attached(pods)
-	r.inMany("DEL", pods)
-	r.clean(pods...)
+	h, pods := crowd(t)
+	h.inMany("ADD", pods)
+	h.attached(pods)
+	h.inMany("DEL", pods)
+	h.clean(pods...)
 }
 
 // TestParallelOneProcess: the same in one process, which leaks neither goroutines nor files, nor
 // leaves a thread in a pod.
 func TestParallelOneProcess(t *testing.T) {
-	r, pods := crowd(t)
+	h, pods := crowd(t)
 	for _, command := range []string{"ADD", "CHECK", "DEL"} {
 		calls := make([]inProcessCall, len(pods))
 		for i, p := range pods {
 			calls[i] = p.inProcess(command)
 		}
-		r.inOne(false, calls...)
+		h.inOne(false, calls...)
 		if command != "DEL" {
-			r.attached(pods)
+			h.attached(pods)
 		}
 	}
-	r.clean(pods...)
+	h.clean(pods...)
 }
 
 // TestRaceOneProcess: eight racing ADDs, DELs and CHECKs of one sandbox in one process, then those
 // that decide what is there.
 func TestRaceOneProcess(t *testing.T) {
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
 	commands := []string{"ADD", "DEL", "CHECK"}
 	var calls []inProcessCall
 	for range racers * raceCalls {
 		calls = append(calls, p.inProcess(commands[rand.IntN(len(commands))]))
 	}
-	r.inOne(true, calls...)
-	r.settles(p)
+	h.inOne(true, calls...)
+	h.settles(p)
 }
 
 // TestRaceProcesses: the same with eight processes at a time.
 func TestRaceProcesses(t *testing.T) {
-	r := newRig(t)
-	r.braid = os.Args[0]
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
+	h := newHost(t)
+	h.braid = os.Args[0]
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
 	var wg sync.WaitGroup
 	for range racers {
 		wg.Go(func() {
 			for range raceCalls / 2 {
 				command := []string{"ADD", "DEL", "CHECK"}[rand.IntN(3)]
-				out, err := r.exec(command, p)
+				out, err := h.exec(command, p)
 				conflict := command == "ADD" && strings.Contains(out, "attached already") ||
 					command == "CHECK" && strings.Contains(out, "is not attached")
 				if err != nil && !conflict {
-					r.t.Errorf("%s: %v: %s", command, err, out)
+					h.t.Errorf("%s: %v: %s", command, err, out)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	r.settles(p)
+	h.settles(p)
 }
 
 // settles fails the test unless, after whatever was, a DEL leaves nothing and an ADD makes
 // everything.
-func (r *rig) settles(p *pod) {
-	r.t.Helper()
-	r.must("DEL", p)
-	r.clean(p)
-	r.must("ADD", p)
-	r.attached([]*pod{p})
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+func (h *host) settles(p *pod) {
+	h.t.Helper()
+	h.must("DEL", p)
+	h.clean(p)
+	h.must("ADD", p)
+	h.attached([]*pod{p})
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }

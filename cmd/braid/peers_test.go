@@ -21,10 +21,10 @@ import (
 // there is one.
 func TestM1NoSecondDefaultRoute(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
-	r.add(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
+	h.add(p)
 	same(t, "default routes", defaults(table(p, 4, "main")),
 		[]string{"default via 10.11.0.1 dev net1"})
 	// Without net1 nothing leads out: eth0's route is gone, not hidden.
@@ -33,11 +33,11 @@ func TestM1NoSecondDefaultRoute(t *testing.T) {
 }
 
 // halve truncates the files of a pattern. There must be one.
-func halve(r *rig, pattern string) {
-	r.t.Helper()
-	files, err := filepath.Glob(r.path(pattern))
+func halve(h *host, pattern string) {
+	h.t.Helper()
+	files, err := filepath.Glob(h.path(pattern))
 	if err != nil || len(files) == 0 {
-		r.t.Fatalf("%s: %q, %v", pattern, files, err)
+		h.t.Fatalf("%s: %q, %v", pattern, files, err)
 	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -45,7 +45,7 @@ func halve(r *rig, pattern string) {
 			err = os.WriteFile(file, data[:len(data)/2], 0o600)
 		}
 		if err != nil {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 	}
 }
@@ -58,15 +58,15 @@ func TestM4DelWithDamagedFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.nad("a", r.macvlan(11, ""))
-			p := r.pod("p", "a,a")
-			r.add(p)
+			h := newHost(t)
+			h.nad("a", h.macvlan(11, ""))
+			p := h.pod("p", "a,a")
+			h.add(p)
 			for _, pattern := range patterns {
-				halve(r, pattern)
+				halve(h, pattern)
 			}
-			r.must("DEL", p)
-			r.clean(p)
+			h.must("DEL", p)
+			h.clean(p)
 		})
 	}
 }
@@ -74,100 +74,100 @@ func TestM4DelWithDamagedFiles(t *testing.T) {
 // With the record damaged and nothing else to go by, DEL says that it did not do it.
 func TestM4DelThatCannotKnowFails(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.add(p)
-	halve(r, "state/sandboxes/id-p.json")
-	halve(r, "state/cni/results/*")
-	r.remove("manifests")
-	r.remove("state", "networks")
-	leases := r.leases()
-	r.fails("DEL", p, 7, "default/p")
-	same(t, "leases", r.leases(), leases)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.add(p)
+	halve(h, "state/sandboxes/id-p.json")
+	halve(h, "state/cni/results/*")
+	h.remove("manifests")
+	h.remove("state", "networks")
+	leases := h.leases()
+	h.fails("DEL", p, 7, "default/p")
+	same(t, "leases", h.leases(), leases)
 }
 
 func TestM5DelWithTheAPIAway(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a,a")
-	r.add(p)
-	awayAPI(r)
-	r.must("DEL", p)
-	r.clean(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a,a")
+	h.add(p)
+	awayAPI(h)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // Without a record Braid would have to ask; as long as it cannot, it does not claim that nothing is
 // left, unless it sees that the sandbox is empty: the ADD was refused as well.
 func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	awayAPI(r)
-	p := r.pod("p", "")
-	r.fails("ADD", p, 11, "default/p")
-	r.must("DEL", p)
-	other := r.pod("other", "")
+	h := newHost(t)
+	awayAPI(h)
+	p := h.pod("p", "")
+	h.fails("ADD", p, 11, "default/p")
+	h.must("DEL", p)
+	other := h.pod("other", "")
 	other.Veth("eth0", nettest.New(t), "wire")
-	r.fails("DEL", other, 11, "default/other")
-	gone := r.pod("gone", "")
+	h.fails("DEL", other, 11, "default/other")
+	gone := h.pod("gone", "")
 	gone.Unmount()
-	r.fails("DEL", gone, 11, "default/gone")
+	h.fails("DEL", gone, 11, "default/gone")
 }
 
 func TestM6FailedDelIsRemembered(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.execs("macvlan")
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.add(p)
-	r.script("macvlan", `echo '{"cniVersion":"1.0.0","code":5,"msg":"disk failed"}'; exit 1`)
+	h := newHost(t)
+	h.execs("macvlan")
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.add(p)
+	h.script("macvlan", `echo '{"cniVersion":"1.0.0","code":5,"msg":"disk failed"}'; exit 1`)
 	for range 2 {
-		r.fails("DEL", p, 5, "default/p", "default/a", "disk failed")
-		same(t, "leases", r.leases(), []string{"a/10.11.0.2"})
-		r.has(p, "net1")
+		h.fails("DEL", p, 5, "default/p", "default/a", "disk failed")
+		same(t, "leases", h.leases(), []string{"a/10.11.0.2"})
+		h.has(p, "net1")
 	}
-	r.remove("bin", "macvlan")
-	r.must("DEL", p)
-	r.clean(p)
+	h.remove("bin", "macvlan")
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 func TestM7AddForAPodThatIsGone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.remove("manifests", "Pod-default-p.yaml")
-	r.fails("ADD", p, 3, "default/p")
-	r.clean(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.remove("manifests", "Pod-default-p.yaml")
+	h.fails("ADD", p, 3, "default/p")
+	h.clean(p)
 }
 
 // The same name is not the same pod.
 func TestM7AddForAPodThatWasReplaced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.pod("p", "")
-	out, err := r.call("ADD", p,
+	h := newHost(t)
+	p := h.pod("p", "")
+	out, err := h.call("ADD", p,
 		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;"+
 			"K8S_POD_UID=11111111-2222-3333-4444-555555555555")
 	if err == nil || err.Code != 3 || !strings.Contains(err.Msg, "replaced") {
 		t.Errorf("ADD: %s, %v", out, err)
 	}
-	r.clean(p)
+	h.clean(p)
 }
 
 func TestM11CheckSeesTheAnnotationsNetworks(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.add(p)
-	r.must("CHECK", p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.add(p)
+	h.must("CHECK", p)
 	if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := r.call("CHECK", p)
+	_, err := h.call("CHECK", p)
 	if err == nil || !strings.Contains(err.Msg, "default/a") || !strings.Contains(err.Msg, "net1") {
 		t.Errorf("CHECK without net1: %v", err)
 	}
@@ -176,8 +176,8 @@ func TestM11CheckSeesTheAnnotationsNetworks(t *testing.T) {
 // Braid called many times in one process, as the daemon will, leaves the log file closed.
 func TestM12LogFileIsClosed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	stdin, err := json.Marshal(r.conf)
+	h := newHost(t)
+	stdin, err := json.Marshal(h.conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,20 +188,20 @@ func TestM12LogFileIsClosed(t *testing.T) {
 			t.Fatal("CHECK of an unknown sandbox succeeds")
 		}
 	}
-	if !strings.Contains(r.log(), "CHECK failed") {
+	if !strings.Contains(h.log(), "CHECK failed") {
 		t.Fatal("nothing was logged")
 	}
-	same(t, "open descriptors", open(t, "self", r.path("braid.log")), 0)
+	same(t, "open descriptors", open(t, "self", h.path("braid.log")), 0)
 }
 
 // A delegate does not inherit it either.
 func TestM12DelegateDoesNotInheritTheLog(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", `ls -l /proc/$$/fd >"$dir/fds"`)
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
-	r.add(r.pod("p", "a"))
-	fds, err := os.ReadFile(r.path("calls", "fds"))
+	h := newHost(t)
+	h.fake("one", `ls -l /proc/$$/fd >"$dir/fds"`)
+	h.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
+	h.add(h.pod("p", "a"))
+	fds, err := os.ReadFile(h.path("calls", "fds"))
 	if err != nil || len(fds) == 0 || strings.Contains(string(fds), "braid.log") {
 		t.Errorf("descriptors: %s, %v", fds, err)
 	}
@@ -226,36 +226,36 @@ func open(t *testing.T, pid, path string) int {
 // A network that needs a device is not attached without one. Here no kubelet has given one.
 func TestM13NotWithoutItsDevice(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("sriov", "")
-	r.nad("vf", `{"cniVersion":"1.0.0","type":"sriov"}`, nadv1.ResourceNameAnnotation,
+	h := newHost(t)
+	h.fake("sriov", "")
+	h.nad("vf", `{"cniVersion":"1.0.0","type":"sriov"}`, nadv1.ResourceNameAnnotation,
 		"example.com/vf")
-	p := r.pod("p", "vf")
-	r.fails("ADD", p, 7, "default/p", "default/vf", nadv1.ResourceNameAnnotation)
-	r.clean(p)
+	p := h.pod("p", "vf")
+	h.fails("ADD", p, 7, "default/p", "default/vf", nadv1.ResourceNameAnnotation)
+	h.clean(p)
 }
 
 // Neither the plugin nor its IPAM plugin is run from outside of the plugin path.
 func TestM21NothingOutsideThePluginPath(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	marker := r.path("marker")
-	r.script("honest", "exit 1")
-	err := os.WriteFile(r.path("evil"), []byte("#!/bin/sh\ntouch "+marker+"\n"), 0o700)
+	h := newHost(t)
+	marker := h.path("marker")
+	h.script("honest", "exit 1")
+	err := os.WriteFile(h.path("evil"), []byte("#!/bin/sh\ntouch "+marker+"\n"), 0o700)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, config := range []string{
 		`{"cniVersion":"1.0.0","type":"../evil"}`,
-		`{"cniVersion":"1.0.0","type":"` + r.path("evil") + `"}`,
+		`{"cniVersion":"1.0.0","type":"` + h.path("evil") + `"}`,
 		`{"cniVersion":"1.0.0","plugins":[{"type":"honest"},{"type":"../evil"}]}`,
 		`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"../evil"}}`,
 	} {
-		r.nad("a", config)
-		p := r.pod(fmt.Sprintf("p%d", i), "a")
-		r.fails("ADD", p, 7, "default/a", "type")
-		r.must("DEL", p)
-		r.clean(p)
+		h.nad("a", config)
+		p := h.pod(fmt.Sprintf("p%d", i), "a")
+		h.fails("ADD", p, 7, "default/a", "type")
+		h.must("DEL", p)
+		h.clean(p)
 	}
 	if _, err := os.Stat(marker); !os.IsNotExist(err) {
 		t.Errorf("it ran: %v", err)

@@ -7,41 +7,41 @@ import (
 )
 
 // mixed makes a pod of a network that is built in and one that is exec'd and describes a device.
-func (r *rig) mixed(name string) *pod {
-	r.t.Helper()
-	r.fake("one", describe)
-	r.nad("a", r.macvlan(11, ""))
-	r.nad("b", `{"cniVersion":"1.1.0","type":"one","capabilities":{"CNIDeviceInfoFile":true}}`)
-	return r.pod(name, "a,b")
+func (h *host) mixed(name string) *pod {
+	h.t.Helper()
+	h.fake("one", describe)
+	h.nad("a", h.macvlan(11, ""))
+	h.nad("b", `{"cniVersion":"1.1.0","type":"one","capabilities":{"CNIDeviceInfoFile":true}}`)
+	return h.pod(name, "a,b")
 }
 
 // configureAnew has the node know none of the places where it has found and kept things so far.
-func (r *rig) configureAnew() {
-	r.conf["binDir"], r.conf["cniDir"] = r.path("none"), r.path("other/cni")
-	r.setBraid("deviceInfoDir", r.path("other/devinfo"))
-	r.env = append(r.env, "CNI_PATH="+r.path("none"))
+func (h *host) configureAnew() {
+	h.conf["binDir"], h.conf["cniDir"] = h.path("none"), h.path("other/cni")
+	h.setBraid("deviceInfoDir", h.path("other/devinfo"))
+	h.env = append(h.env, "CNI_PATH="+h.path("none"))
 }
 
 // asIfNeverConfigured fails the test if something was made where configureAnew has the node keep
 // things.
-func (r *rig) asIfNeverConfigured() {
-	r.t.Helper()
-	if _, err := os.Lstat(r.path("other")); !os.IsNotExist(err) {
-		r.t.Errorf("%s: %v", r.path("other"), err)
+func (h *host) asIfNeverConfigured() {
+	h.t.Helper()
+	if _, err := os.Lstat(h.path("other")); !os.IsNotExist(err) {
+		h.t.Errorf("%s: %v", h.path("other"), err)
 	}
 }
 
 // removedAsAdded fails the test unless the exec'd plugin of mixed was told on DEL what it had made,
 // and the file that it had described it in.
-func (r *rig) removedAsAdded(p *pod) {
-	r.t.Helper()
-	del := r.stdin("one", "DEL", p, "net2")
+func (h *host) removedAsAdded(p *pod) {
+	h.t.Helper()
+	del := h.stdin("one", "DEL", p, "net2")
 	if del["prevResult"] == nil {
-		r.t.Error("DEL without the result of the ADD")
+		h.t.Error("DEL without the result of the ADD")
 	}
-	same(r.t, "file on DEL", runtimeConfigOf(del), runtimeConfigOf(r.stdin("one", "ADD", p, "net2")))
-	r.asIfNeverConfigured()
-	r.clean()
+	same(h.t, "file on DEL", runtimeConfigOf(del), runtimeConfigOf(h.stdin("one", "ADD", p, "net2")))
+	h.asIfNeverConfigured()
+	h.clean()
 }
 
 // onlyID is the environment of an operation that knows nothing of the sandbox but its container ID.
@@ -53,60 +53,60 @@ func TestRecordSuffices(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
-		remove func(*rig, *pod)
+		remove func(*host, *pod)
 	}{
-		{"DEL", func(r *rig, p *pod) {
-			r.must("DEL", p, onlyID...)
-			r.clean(p)
+		{"DEL", func(h *host, p *pod) {
+			h.must("DEL", p, onlyID...)
+			h.clean(p)
 		}},
-		{"CHECK first", func(r *rig, p *pod) {
-			r.must("CHECK", p)
-			r.asIfNeverConfigured()
-			r.must("DEL", p, onlyID...)
-			r.clean(p)
+		{"CHECK first", func(h *host, p *pod) {
+			h.must("CHECK", p)
+			h.asIfNeverConfigured()
+			h.must("DEL", p, onlyID...)
+			h.clean(p)
 		}},
-		{"GC", func(r *rig, p *pod) {
-			r.valid()
-			r.must("GC", nil)
-			r.clean(p)
+		{"GC", func(h *host, p *pod) {
+			h.valid()
+			h.must("GC", nil)
+			h.clean(p)
 		}},
-		{"DEL of another, after the namespace", func(r *rig, p *pod) {
-			r.edit(p, `"complete":true`, `"complete":false`)
-			r.write("state/sandboxes/"+p.id+".json.lock", "")
+		{"DEL of another, after the namespace", func(h *host, p *pod) {
+			h.edit(p, `"complete":true`, `"complete":false`)
+			h.write("state/sandboxes/"+p.id+".json.lock", "")
 			p.Unmount()
-			r.must("DEL", r.pod("another", ""))
-			r.valid() // a guest runs no binary
-			r.must("GC", nil)
+			h.must("DEL", h.pod("another", ""))
+			h.valid() // a guest runs no binary
+			h.must("GC", nil)
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			p := r.mixed("p")
-			r.add(p)
-			r.configureAnew()
-			test.remove(r, p)
-			r.removedAsAdded(p)
+			h := newHost(t)
+			p := h.mixed("p")
+			h.add(p)
+			h.configureAnew()
+			test.remove(h, p)
+			h.removedAsAdded(p)
 		})
 	}
 }
 
 // edit replaces a text in the record of a sandbox.
-func (r *rig) edit(p *pod, old, replacement string) {
-	r.t.Helper()
-	record := r.record(p)
+func (h *host) edit(p *pod, old, replacement string) {
+	h.t.Helper()
+	record := h.record(p)
 	if !strings.Contains(record, old) {
-		r.t.Fatalf("no %s in the record: %s", old, record)
+		h.t.Fatalf("no %s in the record: %s", old, record)
 	}
-	r.write("state/sandboxes/"+p.id+".json", strings.ReplaceAll(record, old, replacement))
+	h.write("state/sandboxes/"+p.id+".json", strings.ReplaceAll(record, old, replacement))
 }
 
 // record is the text of the record of a sandbox.
-func (r *rig) record(p *pod) string {
-	r.t.Helper()
-	data, err := os.ReadFile(r.path("state/sandboxes", p.id+".json"))
+func (h *host) record(p *pod) string {
+	h.t.Helper()
+	data, err := os.ReadFile(h.path("state/sandboxes", p.id+".json"))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return string(data)
 }
@@ -116,35 +116,35 @@ func (r *rig) record(p *pod) string {
 func TestRecordedPathFirst(t *testing.T) {
 	t.Parallel()
 	for _, moved := range []bool{false, true} {
-		r := newRig(t)
-		p := r.mixed("p")
-		r.add(p)
+		h := newHost(t)
+		p := h.mixed("p")
+		h.add(p)
 		if moved {
-			if err := os.Rename(r.path("bin"), r.path("old")); err != nil {
+			if err := os.Rename(h.path("bin"), h.path("old")); err != nil {
 				t.Fatal(err)
 			}
 		}
-		r.calls()
-		made, err := os.ReadFile(r.path(map[bool]string{false: "bin", true: "old"}[moved], "one"))
+		h.calls()
+		made, err := os.ReadFile(h.path(map[bool]string{false: "bin", true: "old"}[moved], "one"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Mkdir(r.path("new"), 0o700); err != nil {
+		if err := os.Mkdir(h.path("new"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		err = os.WriteFile(r.path("new/one"),
+		err = os.WriteFile(h.path("new/one"),
 			[]byte(strings.Replace(string(made), "kind=one", "kind=new", 1)), 0o700)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.conf["binDir"] = r.path("none")
-		r.must("DEL", p, "CNI_PATH="+r.path("new"))
+		h.conf["binDir"] = h.path("none")
+		h.must("DEL", p, "CNI_PATH="+h.path("new"))
 		want := map[bool]string{false: "one DEL net2", true: "new DEL net2"}[moved]
-		same(t, "ran", r.calls(), []string{want})
+		same(t, "ran", h.calls(), []string{want})
 		kind := strings.Fields(want)[0]
-		same(t, "CNI_PATH", r.environment(kind, "DEL", p, "net2")["CNI_PATH"],
-			strings.Join([]string{r.path("bin"), pluginDir(t), r.path("new"), r.path("none")}, ":"))
-		r.clean(p)
+		same(t, "CNI_PATH", h.environment(kind, "DEL", p, "net2")["CNI_PATH"],
+			strings.Join([]string{h.path("bin"), pluginDir(t), h.path("new"), h.path("none")}, ":"))
+		h.clean(p)
 	}
 }
 
@@ -152,16 +152,16 @@ func TestRecordedPathFirst(t *testing.T) {
 // where its last pod had them.
 func TestNetworkRemembersPath(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	p := r.mixed("p")
-	r.add(p)
-	r.must("DEL", p)
-	r.configureAnew()
-	r.calls()
-	r.valid()
-	r.must("GC", nil)
-	same(t, "ran", r.calls(), []string{"one GC"})
-	r.clean(p)
+	h := newHost(t)
+	p := h.mixed("p")
+	h.add(p)
+	h.must("DEL", p)
+	h.configureAnew()
+	h.calls()
+	h.valid()
+	h.must("GC", nil)
+	same(t, "ran", h.calls(), []string{"one GC"})
+	h.clean(p)
 }
 
 // TestRecordedExec: what ran a plugin on ADD runs it later, a binary or this one, whatever the node
@@ -187,21 +187,21 @@ func TestRecordedExec(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge",
+			h := newHost(t)
+			h.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge",
 				"ipam":{"type":"static","addresses":[{"address":"10.11.0.5/24"}]}}`)
-			r.fake("macvlan",
+			h.fake("macvlan",
 				giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
-			r.fake("static", giving(`{"cniVersion":"1.0.0","ips":[{"address":"10.11.0.5/24"}]}`))
-			p := r.pod("p", "a")
-			r.execs(test.then...)
-			r.add(p)
-			r.calls()
-			r.execs(test.now...)
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			same(t, "ran", r.calls(), test.calls)
-			r.clean(p)
+			h.fake("static", giving(`{"cniVersion":"1.0.0","ips":[{"address":"10.11.0.5/24"}]}`))
+			p := h.pod("p", "a")
+			h.execs(test.then...)
+			h.add(p)
+			h.calls()
+			h.execs(test.now...)
+			h.must("CHECK", p)
+			h.must("DEL", p)
+			same(t, "ran", h.calls(), test.calls)
+			h.clean(p)
 		})
 	}
 }
@@ -210,19 +210,19 @@ func TestRecordedExec(t *testing.T) {
 // node is configured.
 func TestRecordedExecEndsWithTheSandbox(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge"}`)
-	r.fake("macvlan",
+	h := newHost(t)
+	h.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge"}`)
+	h.fake("macvlan",
 		giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
-	p := r.pod("p", "a")
-	r.execs("macvlan")
-	r.add(p)
-	r.edit(p, `"complete":true`, `"complete":false`)
-	r.execs()
-	r.calls()
-	r.add(p)
-	same(t, "ran", r.calls(), []string{"macvlan DEL net1"})
-	r.has(p, "eth0", "net1")
-	r.must("DEL", p)
-	r.clean(p)
+	p := h.pod("p", "a")
+	h.execs("macvlan")
+	h.add(p)
+	h.edit(p, `"complete":true`, `"complete":false`)
+	h.execs()
+	h.calls()
+	h.add(p)
+	same(t, "ran", h.calls(), []string{"macvlan DEL net1"})
+	h.has(p, "eth0", "net1")
+	h.must("DEL", p)
+	h.clean(p)
 }

@@ -13,36 +13,36 @@ import (
 
 // untouched fails the test unless a pod whose ADD was refused has nothing, the node remembers
 // nothing of it, and its DEL succeeds.
-func (r *rig) untouched(p *pod) {
-	r.t.Helper()
-	r.has(p)
+func (h *host) untouched(p *pod) {
+	h.t.Helper()
+	h.has(p)
 	for _, dir := range []string{"state/sandboxes", "state/networks"} {
-		if entries, err := os.ReadDir(r.path(dir)); err == nil && len(entries) > 0 {
-			r.t.Errorf("%s has %s", dir, entries[0].Name())
+		if entries, err := os.ReadDir(h.path(dir)); err == nil && len(entries) > 0 {
+			h.t.Errorf("%s has %s", dir, entries[0].Name())
 		}
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // refuses fails the test unless the pod's ADD is refused long before a deadline, with all the
 // words, and nothing is left.
-func (r *rig) refuses(p *pod, words ...string) {
-	r.t.Helper()
+func (h *host) refuses(p *pod, words ...string) {
+	h.t.Helper()
 	start := time.Now()
-	r.fails("ADD", p, 7, words...)
+	h.fails("ADD", p, 7, words...)
 	if took := time.Since(start); took > 30*time.Second {
-		r.t.Errorf("ADD took %v", took)
+		h.t.Errorf("ADD took %v", took)
 	}
-	r.untouched(p)
+	h.untouched(p)
 }
 
 // Braid and Multus as a network of their own called themselves until the time was up.
 func TestR11MetaPluginInANAD(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for _, kind := range []string{"braid", "multus", "multus-shim", "genie", "danm"} {
-		r.script(kind, "exit 1")
+		h.script(kind, "exit 1")
 		for config, field := range map[string]string{
 			`{"cniVersion":"1.0.0","type":%q,"binDir":"/tmp","delegates":[{"type":"macvlan"}]}`: "plugins[0].type",
 			`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan"},{"type":%q}]}`:                 "plugins[1].type",
@@ -51,10 +51,10 @@ func TestR11MetaPluginInANAD(t *testing.T) {
 			`{"cniVersion":"1.0.0","type":"any","delegates":[{"plugins":[{"type":"any",` +
 				`"ipam":{"type":%q}}]}]}`: "plugins[0].delegates[0].plugins[0].ipam.type",
 		} {
-			r.nad("a", fmt.Sprintf(config, kind))
-			p := r.pod("p", "a")
-			r.refuses(p, "NAD default/a", field, `"`+kind+`" would call itself`, "name the plugin")
-			same(t, "event", r.lastEvent(p).Reason, "NADInvalid")
+			h.nad("a", fmt.Sprintf(config, kind))
+			p := h.pod("p", "a")
+			h.refuses(p, "NAD default/a", field, `"`+kind+`" would call itself`, "name the plugin")
+			same(t, "event", h.lastEvent(p).Reason, "NADInvalid")
 		}
 	}
 }
@@ -63,8 +63,8 @@ func TestR11MetaPluginInANAD(t *testing.T) {
 // roll-back, too.
 func TestM24TenantsBinary(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	dir, ran := t.TempDir(), r.path("ran")
+	h := newHost(t)
+	dir, ran := t.TempDir(), h.path("ran")
 	script := "#!/bin/sh\ntouch " + ran + "\n"
 	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
@@ -75,9 +75,9 @@ func TestM24TenantsBinary(t *testing.T) {
 			`"binDir":%q,"delegates":[{"type":"mine"}]}]}`,
 		`{"cniVersion":"1.0.0","type":"mine","binDir":%q}`,
 	} {
-		r.nad("a", fmt.Sprintf(config, dir))
-		p := r.pod("p", "a")
-		r.refuses(p, "NAD default/a")
+		h.nad("a", fmt.Sprintf(config, dir))
+		p := h.pod("p", "a")
+		h.refuses(p, "NAD default/a")
 	}
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("a binary of the NAD's choice was run")
@@ -88,34 +88,34 @@ func TestM24TenantsBinary(t *testing.T) {
 // calls it: there a NAD would be its configuration.
 func TestM24BraidUnderAnotherName(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	dir, ran := t.TempDir(), r.path("ran")
+	h := newHost(t)
+	dir, ran := t.TempDir(), h.path("ran")
 	err := os.WriteFile(filepath.Join(dir, "mine"), []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o700)
 	if err != nil { //nolint:gosec // it is to be run
 		t.Fatal(err)
 	}
-	braid, err := os.ReadFile(r.braid)
+	braid, err := os.ReadFile(h.braid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.script("wrapper", `exec `+r.path("bin/copied"))
-	r.script("caller", `exec env - CNI_COMMAND=$CNI_COMMAND CNI_CONTAINERID=$CNI_CONTAINERID `+
+	h.script("wrapper", `exec `+h.path("bin/copied"))
+	h.script("caller", `exec env - CNI_COMMAND=$CNI_COMMAND CNI_CONTAINERID=$CNI_CONTAINERID `+
 		`CNI_NETNS=$CNI_NETNS CNI_IFNAME=$CNI_IFNAME CNI_PATH=$CNI_PATH BRAID_CALLER=$BRAID_CALLER `+
-		asPlugin+`=1 `+r.path("bin/copied"))
-	if err := os.WriteFile(r.path("bin", "copied"), braid, 0o700); err != nil {
+		asPlugin+`=1 `+h.path("bin/copied"))
+	if err := os.WriteFile(h.path("bin", "copied"), braid, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(r.braid, r.path("bin", "linked")); err != nil {
+	if err := os.Symlink(h.braid, h.path("bin", "linked")); err != nil {
 		t.Fatal(err)
 	}
 	for _, kind := range []string{"copied", "linked", "wrapper", "caller"} {
-		r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":%q,"binDir":%q,`+
+		h.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":%q,"binDir":%q,`+
 			`"delegates":[{"type":"mine","name":"x"}],"braid":{"manifests":%q,"stateDir":%q}}`,
-			kind, dir, r.path("manifests"), r.path("other")))
-		p := r.pod("p", "a")
-		r.fails("ADD", p, 7, "NAD default/a", "Braid")
-		r.must("DEL", p)
-		r.clean(p)
+			kind, dir, h.path("manifests"), h.path("other")))
+		p := h.pod("p", "a")
+		h.fails("ADD", p, 7, "NAD default/a", "Braid")
+		h.must("DEL", p)
+		h.clean(p)
 	}
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("a binary of the NAD's choice was run")
@@ -129,14 +129,14 @@ func TestM24ForbiddenPluginIsNotMissed(t *testing.T) {
 		`{"cniVersion":"1.0.0","type":"nosuch"}`,
 		`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"nosuch"}}`,
 	} {
-		r := newRig(t)
-		r.nad("a", config)
-		p := r.pod("p", "a")
-		r.refuses(p, "NAD default/a", "nosuch", "install")
-		same(t, "event", r.lastEvent(p).Reason, "PluginNotFound")
-		r.tenants("default")
-		r.refuses(p, "NAD default/a", "nosuch", "let the operator")
-		e := r.lastEvent(p)
+		h := newHost(t)
+		h.nad("a", config)
+		p := h.pod("p", "a")
+		h.refuses(p, "NAD default/a", "nosuch", "install")
+		same(t, "event", h.lastEvent(p).Reason, "PluginNotFound")
+		h.tenants("default")
+		h.refuses(p, "NAD default/a", "nosuch", "let the operator")
+		e := h.lastEvent(p)
 		same(t, "event of a tenant", e.Reason, "PolicyRefused")
 		if strings.Contains(e.Message, "install") {
 			t.Errorf("it is told to install what is forbidden: %s", e.Message)
@@ -148,55 +148,55 @@ func TestM24ForbiddenPluginIsNotMissed(t *testing.T) {
 func TestR11MetaPluginInTheConfiguration(t *testing.T) {
 	t.Parallel()
 	const meta = `{"cniVersion":"1.0.0","name":"again","plugins":[{"type":"multus-shim"}]}`
-	for form, put := range map[string]func(r *rig) (field string){
-		"delegate": func(r *rig) string {
-			r.conf["delegates"] = []any{map[string]any{"name": "x", "type": "braid"}}
+	for form, put := range map[string]func(h *host) (field string){
+		"delegate": func(h *host) string {
+			h.conf["delegates"] = []any{map[string]any{"name": "x", "type": "braid"}}
 			return "delegates[0].plugins[0].type"
 		},
-		"further delegate": func(r *rig) string {
-			r.conf["delegates"] = []any{r.defaultNetwork(), map[string]any{"name": "x", "type": "braid"}}
+		"further delegate": func(h *host) string {
+			h.conf["delegates"] = []any{h.defaultNetwork(), map[string]any{"name": "x", "type": "braid"}}
 			return "delegates[1].plugins[0].type"
 		},
-		"NAD": func(r *rig) string {
-			r.nad("kube-system/main", meta)
-			r.cluster("main")
+		"NAD": func(h *host) string {
+			h.nad("kube-system/main", meta)
+			h.cluster("main")
 			return "NAD kube-system/main"
 		},
-		"file": func(r *rig) string {
-			r.write("main.conflist", meta)
-			r.cluster(r.path("main.conflist"))
-			return "file " + r.path("main.conflist") + ": plugin multus-shim: field plugins[0].type"
+		"file": func(h *host) string {
+			h.write("main.conflist", meta)
+			h.cluster(h.path("main.conflist"))
+			return "file " + h.path("main.conflist") + ": plugin multus-shim: field plugins[0].type"
 		},
-		"directory": func(r *rig) string {
-			r.write("net.d/00.conflist", meta)
-			r.cluster(r.path("net.d"))
+		"directory": func(h *host) string {
+			h.write("net.d/00.conflist", meta)
+			h.cluster(h.path("net.d"))
 			return "00.conflist"
 		},
-		"name": func(r *rig) string {
-			r.write("net.d/00.conflist", meta)
-			r.cluster("again")
+		"name": func(h *host) string {
+			h.write("net.d/00.conflist", meta)
+			h.cluster("again")
 			return "00.conflist"
 		},
-		"auxiliary chain": func(r *rig) string {
-			auxiliary(r)
-			r.write("net.d/extras/15-again.conf", `{"type":"braid"}`)
-			return "file " + r.path("net.d/extras/15-again.conf") + ": plugin braid: field type"
+		"auxiliary chain": func(h *host) string {
+			auxiliary(h)
+			h.write("net.d/extras/15-again.conf", `{"type":"braid"}`)
+			return "file " + h.path("net.d/extras/15-again.conf") + ": plugin braid: field type"
 		},
-		"default network of the pod": func(r *rig) string {
-			r.nad("kube-system/main", meta)
+		"default network of the pod": func(h *host) string {
+			h.nad("kube-system/main", meta)
 			return "NAD kube-system/main"
 		},
 	} {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			r.nad("a", r.macvlan(11, ""))
-			field := put(r)
+			h := newHost(t)
+			h.nad("a", h.macvlan(11, ""))
+			field := put(h)
 			annotations := []string{}
 			if strings.HasPrefix(form, "default") {
 				annotations = []string{nadv1.DefaultNetworkAnnotation, "main"}
 			}
-			r.refuses(r.pod("p", "a", annotations...), field, "would call itself")
+			h.refuses(h.pod("p", "a", annotations...), field, "would call itself")
 		})
 	}
 }
@@ -204,22 +204,22 @@ func TestR11MetaPluginInTheConfiguration(t *testing.T) {
 // A NAD's keys are its plugin's, whatever they mean in Braid's own configuration.
 func TestR11BinDirOfANADHasNoEffect(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.fake("one", `echo "in the tenant's directory" >>"$dir/list"`)
-	if err := os.Rename(r.path("bin"), r.path("tenant")); err != nil {
+	h := newHost(t)
+	h.fake("one", `echo "in the tenant's directory" >>"$dir/list"`)
+	if err := os.Rename(h.path("bin"), h.path("tenant")); err != nil {
 		t.Fatal(err)
 	}
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"one","binDir":%q,"confDir":%q,`+
-		`"delegates":[{"type":"one"}]}`, r.path("tenant"), r.path("tenant")))
-	p := r.pod("p", "a")
-	r.refuses(p, "default/a", "one", "install")
-	same(t, "calls", len(r.calls()), 0)
+	h.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"one","binDir":%q,"confDir":%q,`+
+		`"delegates":[{"type":"one"}]}`, h.path("tenant"), h.path("tenant")))
+	p := h.pod("p", "a")
+	h.refuses(p, "default/a", "one", "install")
+	same(t, "calls", len(h.calls()), 0)
 }
 
 // What is broken stays refused, says where and what to do, and leaves nothing.
 func TestR10BrokenConfigurations(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for config, words := range map[string][]string{
 		"{\n\"type\":\"macvlan\",\n}": {
 			"spec.config", "line 3 column 1",
@@ -251,10 +251,10 @@ func TestR10BrokenConfigurations(t *testing.T) {
 		},
 		`{"type":"macvlan","type":"bridge"}`: {"type", "line 1 column 19", "twice", "keep one"},
 	} {
-		r.nad("a", config)
-		p := r.pod("p", "a")
-		r.refuses(p, append(words, "NAD default/a")...)
-		if e := r.lastEvent(p); !strings.Contains(e.Message, "; ") {
+		h.nad("a", config)
+		p := h.pod("p", "a")
+		h.refuses(p, append(words, "NAD default/a")...)
+		if e := h.lastEvent(p); !strings.Contains(e.Message, "; ") {
 			t.Errorf("%s: no remedy in %q", config, e.Message)
 		}
 	}
@@ -263,27 +263,27 @@ func TestR10BrokenConfigurations(t *testing.T) {
 // Blanks are no configuration, so the network is that of the name on disk.
 func TestR18BlankConfigIsLookedUpOnDisk(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.write("net.d/10-a.conf", named(r.macvlan(11, ""), "a"))
+	h := newHost(t)
+	h.write("net.d/10-a.conf", named(h.macvlan(11, ""), "a"))
 	for _, blank := range []string{"", " ", "\n", "\t \r\n"} {
-		r.nad("a", blank)
-		p := r.pod("p", "a")
-		r.add(p)
-		same(t, "networks", r.networks(p)[1][:len("default/a net1")], "default/a net1")
-		r.must("DEL", p)
-		r.clean(p)
+		h.nad("a", blank)
+		p := h.pod("p", "a")
+		h.add(p)
+		same(t, "networks", h.networks(p)[1][:len("default/a net1")], "default/a net1")
+		h.must("DEL", p)
+		h.clean(p)
 	}
-	r.remove("net.d", "10-a.conf")
-	none := r.pod("none", "a")
-	r.fails("ADD", none, 7, "default/a", "net.d", "name \"a\"")
-	r.must("DEL", none)
-	r.clean(none)
+	h.remove("net.d", "10-a.conf")
+	none := h.pod("none", "a")
+	h.fails("ADD", none, 7, "default/a", "net.d", "name \"a\"")
+	h.must("DEL", none)
+	h.clean(none)
 }
 
 // Broken JSON of an annotation says where, and what to do.
 func TestR23BrokenAnnotation(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	h := newHost(t)
 	for annotation, words := range map[string][]string{
 		"[{\"name\":\"a\",}]":                 {"line 1 column 14", "remove the comma"},
 		"[\n{'name':'a'}\n]":                  {"line 2 column 2", "double quotes"},
@@ -292,49 +292,49 @@ func TestR23BrokenAnnotation(t *testing.T) {
 		"[{\"name\":tru}]":                    {"line 1 column", "correct the JSON"},
 		"{\"name\":\"a\"}":                    {"JSON object", "wrap it in a list"},
 	} {
-		p := r.pod("p", annotation)
-		r.refuses(p, append(words, nadv1.NetworksAnnotation)...)
+		p := h.pod("p", annotation)
+		h.refuses(p, append(words, nadv1.NetworksAnnotation)...)
 	}
 }
 
 // The node's files are no NADs, and are named once.
 func TestR23FilesAreNamedOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	auxiliary(r)
-	p := r.pod("p", "")
+	h := newHost(t)
+	auxiliary(h)
+	p := h.pod("p", "")
 	for name, put := range map[string]struct {
 		do    func()
 		path  string
 		words []string
 	}{
 		"broken file of the auxiliary chain": {func() {
-			r.write("net.d/extras/15-broken.conf", "{\"type\":")
+			h.write("net.d/extras/15-broken.conf", "{\"type\":")
 		}, "net.d/extras/15-broken.conf", []string{"line 1 column", "cut off"}},
 		"directory instead of a file": {
 			func() {
-				r.mkdir("net.d/extras/15-broken.conf.d")
-				r.link("net.d/extras/15-broken.conf.d", "net.d/extras/15-broken.conf")
+				h.mkdir("net.d/extras/15-broken.conf.d")
+				h.link("net.d/extras/15-broken.conf.d", "net.d/extras/15-broken.conf")
 			},
 			"net.d/extras/15-broken.conf",
 			[]string{"regular file", "see that"},
 		},
 		"broken file of the default network": {func() {
-			r.write("net.d/10-pods.conf", "{,}")
+			h.write("net.d/10-pods.conf", "{,}")
 		}, "net.d/10-pods.conf", []string{"line 1 column 2", "correct the JSON"}},
 		"no file of the default network": {func() {
-			r.remove("net.d/10-pods.conf")
+			h.remove("net.d/10-pods.conf")
 		}, "net.d/10-pods.conf", []string{"no such file", "put a CNI configuration there"}},
 	} {
-		os.RemoveAll(r.path("net.d/extras/15-broken.conf")) //nolint:errcheck // of the case before
-		r.write("net.d/10-pods.conf", encode(t, r.defaultNetwork()))
+		os.RemoveAll(h.path("net.d/extras/15-broken.conf")) //nolint:errcheck // of the case before
+		h.write("net.d/10-pods.conf", encode(t, h.defaultNetwork()))
 		put.do()
-		_, err := r.call("ADD", p)
+		_, err := h.call("ADD", p)
 		if err == nil {
 			t.Errorf("%s: ADD succeeded", name)
 			continue
 		}
-		if n := strings.Count(err.Msg, r.path(put.path)); n != 1 || strings.Contains(err.Msg, "NAD") {
+		if n := strings.Count(err.Msg, h.path(put.path)); n != 1 || strings.Contains(err.Msg, "NAD") {
 			t.Errorf("%s: the path is there %d times: %s", name, n, err.Msg)
 		}
 		for _, word := range put.words {
@@ -342,14 +342,14 @@ func TestR23FilesAreNamedOnce(t *testing.T) {
 				t.Errorf("%s: %q is not in: %s", name, word, err.Msg)
 			}
 		}
-		r.must("DEL", p)
+		h.must("DEL", p)
 	}
 }
 
 // link makes a symbolic link.
-func (r *rig) link(target, name string) {
-	r.t.Helper()
-	if err := os.Symlink(r.path(target), r.path(name)); err != nil {
-		r.t.Fatal(err)
+func (h *host) link(target, name string) {
+	h.t.Helper()
+	if err := os.Symlink(h.path(target), h.path(name)); err != nil {
+		h.t.Fatal(err)
 	}
 }

@@ -13,36 +13,36 @@ import (
 type broken struct {
 	reason string
 	// set makes the objects and the pod.
-	set func(*rig) *pod
+	set func(*host) *pod
 	// remedy are the words of the error that mend follows; it may return another pod.
 	remedy string
-	mend   func(*rig, *pod) *pod
+	mend   func(*host, *pod) *pod
 }
 
 // annotate changes what a pod asks for.
-func annotate(networks string) func(*rig, *pod) *pod {
-	return func(r *rig, p *pod) *pod {
-		r.object("v1", "Pod", p.namespace+"/"+p.name, map[string]any{},
+func annotate(networks string) func(*host, *pod) *pod {
+	return func(h *host, p *pod) *pod {
+		h.object("v1", "Pod", p.namespace+"/"+p.name, map[string]any{},
 			[]string{nadv1.NetworksAnnotation, networks})
 		return p
 	}
 }
 
 // redefine changes the NAD default/a.
-func redefine(config func(*rig) string) func(*rig, *pod) *pod {
-	return func(r *rig, p *pod) *pod {
-		r.nad("a", config(r))
+func redefine(config func(*host) string) func(*host, *pod) *pod {
+	return func(h *host, p *pod) *pod {
+		h.nad("a", config(h))
 		return p
 	}
 }
 
 // asking is a pod that asks for networks of NADs, given as names and configurations in turn.
-func asking(networks string, nads ...string) func(*rig) *pod {
-	return func(r *rig) *pod {
+func asking(networks string, nads ...string) func(*host) *pod {
+	return func(h *host) *pod {
 		for i := 0; i < len(nads); i += 2 {
-			r.nad(nads[i], strings.ReplaceAll(nads[i+1], "DIR", r.path("leases")))
+			h.nad(nads[i], strings.ReplaceAll(nads[i+1], "DIR", h.path("leases")))
 		}
-		return r.pod("p", networks)
+		return h.pod("p", networks)
 	}
 }
 
@@ -52,16 +52,16 @@ const (
 		network4 + `}]}`
 )
 
-func narrow(r *rig) string {
-	return strings.Replace(r.macvlan(11, ""), `"subnet"`,
+func narrow(h *host) string {
+	return strings.Replace(h.macvlan(11, ""), `"subnet"`,
 		`"rangeStart":"10.11.0.5","rangeEnd":"10.11.0.5","subnet"`, 1)
 }
 
 // brokenByAnnotation are pods whose own annotation is to be mended.
 func brokenByAnnotation() map[string]broken {
-	plain := func(r *rig) string { return r.macvlan(11, "") }
-	on := func(networks string) func(*rig) *pod {
-		return func(r *rig) *pod { r.nad("a", plain(r)); return r.pod("p", networks) }
+	plain := func(h *host) string { return h.macvlan(11, "") }
+	on := func(networks string) func(*host) *pod {
+		return func(h *host) *pod { h.nad("a", plain(h)); return h.pod("p", networks) }
 	}
 	return map[string]broken{
 		"comma": {
@@ -132,10 +132,10 @@ func brokenByAnnotation() map[string]broken {
 			"remove ips", annotate("a"),
 		},
 		"held": {
-			"PluginFailed", func(r *rig) *pod {
-				r.nad("a", plain(r))
-				r.add(r.pod("holder", `[{"name":"a","ips":["10.11.0.7"]}]`))
-				return r.pod("p", `[{"name":"a","ips":["10.11.0.7"]}]`)
+			"PluginFailed", func(h *host) *pod {
+				h.nad("a", plain(h))
+				h.add(h.pod("holder", `[{"name":"a","ips":["10.11.0.7"]}]`))
+				return h.pod("p", `[{"name":"a","ips":["10.11.0.7"]}]`)
 			}, "ask for another one", annotate(`[{"name":"a","ips":["10.11.0.8"]}]`),
 		},
 	}
@@ -143,42 +143,42 @@ func brokenByAnnotation() map[string]broken {
 
 // brokenByNetwork are pods for which a network, or the node, is to be mended.
 func brokenByNetwork() map[string]broken {
-	plain := func(r *rig) string { return r.macvlan(11, "") }
-	refusing := func(r *rig) *pod {
-		r.setBraid("secondaryDefaultRoute", "refuse")
-		return asking("a", "a", withDefault)(r)
+	plain := func(h *host) string { return h.macvlan(11, "") }
+	refusing := func(h *host) *pod {
+		h.setBraid("secondaryDefaultRoute", "refuse")
+		return asking("a", "a", withDefault)(h)
 	}
 	return map[string]broken{
 		"no NAD": {"NADNotFound", asking("a"), "create it", redefine(plain)},
 		"another's": {
 			"NADForbidden",
-			func(r *rig) *pod {
-				r.nad("team/a", plain(r))
-				return r.pod("web/p", "team/a")
-			}, "create the NAD in namespace web", func(r *rig, p *pod) *pod {
-				r.nad("web/a", plain(r))
-				return annotate("a")(r, p)
+			func(h *host) *pod {
+				h.nad("team/a", plain(h))
+				return h.pod("web/p", "team/a")
+			}, "create the NAD in namespace web", func(h *host, p *pod) *pod {
+				h.nad("web/a", plain(h))
+				return annotate("a")(h, p)
 			},
 		},
 		"another's, ours": {
 			"NADForbidden",
-			func(r *rig) *pod {
-				r.nad("team/a", plain(r))
-				return r.pod("web/p", "team/a")
-			}, "add team to globalNamespaces", func(r *rig, p *pod) *pod {
-				r.conf["globalNamespaces"] = "default,team"
+			func(h *host) *pod {
+				h.nad("team/a", plain(h))
+				return h.pod("web/p", "team/a")
+			}, "add team to globalNamespaces", func(h *host, p *pod) *pod {
+				h.conf["globalNamespaces"] = "default,team"
 				return p
 			},
 		},
 		"comma": {
 			"NADInvalid", asking("a", "a", `{"type":"macvlan","master":"nic0",}`),
-			"remove the comma", redefine(func(*rig) string {
+			"remove the comma", redefine(func(*host) string {
 				return `{"type":"macvlan","master":"nic0"}`
 			}),
 		},
 		"comment": {
 			"NADInvalid", asking("a", "a", "{\"type\":\"macvlan\", # here\n\"master\":\"nic0\"}"),
-			"JSON has no comments", redefine(func(*rig) string {
+			"JSON has no comments", redefine(func(*host) string {
 				return `{"type":"macvlan","master":"nic0"}`
 			}),
 		},
@@ -188,15 +188,15 @@ func brokenByNetwork() map[string]broken {
 		},
 		"empty": {
 			"NetworkNotFound", asking("a", "a", ""), "put a CNI configuration there",
-			func(r *rig, p *pod) *pod {
-				r.write("net.d/a.conf", `{"cniVersion":"1.0.0","name":"a","type":"macvlan","master":"nic0"}`)
+			func(h *host, p *pod) *pod {
+				h.write("net.d/a.conf", `{"cniVersion":"1.0.0","name":"a","type":"macvlan","master":"nic0"}`)
 				return p
 			},
 		},
 		"no plugin": {
 			"PluginNotFound", asking("a", "a", `{"cniVersion":"1.0.0","type":"ignorant2"}`),
-			"install the plugin in ", func(r *rig, p *pod) *pod {
-				r.script("ignorant2", ignorant)
+			"install the plugin in ", func(h *host, p *pod) *pod {
+				h.script("ignorant2", ignorant)
 				return p
 			},
 		},
@@ -208,8 +208,8 @@ func brokenByNetwork() map[string]broken {
 			"MissingCapability",
 			asking(`[{"name":"a","portMappings":[{"hostPort":8080,"containerPort":80}]}]`, "a",
 				staticMacvlan), `add "capabilities": {"portMappings": true} to a plugin that ` +
-				`supports it`, redefine(func(r *rig) string {
-				return `{"cniVersion":"1.0.0","plugins":[` + plain(r) +
+				`supports it`, redefine(func(h *host) string {
+				return `{"cniVersion":"1.0.0","plugins":[` + plain(h) +
 					`,{"type":"portmap","capabilities":{"portMappings":true}}]}`
 			}),
 		},
@@ -218,7 +218,7 @@ func brokenByNetwork() map[string]broken {
 			asking(`[{"name":"a","ips":["10.9.9.9/24"]}]`, "a",
 				`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0"}`), `add an "ipam" that supports it, ` +
 				`such as {"type": "static"}, and "capabilities": {"ips": true} ` +
-				`beside it`, redefine(func(*rig) string {
+				`beside it`, redefine(func(*host) string {
 				return `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"static"},` +
 					`"capabilities":{"ips":true}}`
 			}),
@@ -226,16 +226,16 @@ func brokenByNetwork() map[string]broken {
 		"no master": {
 			"PluginFailed",
 			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic7"}`), `see that this ` +
-				`node has the master interface "nic7"`, func(r *rig, p *pod) *pod {
-				r.node.Veth("nic7", r.node, "wire7")
+				`node has the master interface "nic7"`, func(h *host, p *pod) *pod {
+				h.node.Veth("nic7", h.node, "wire7")
 				return p
 			},
 		},
-		"no master, exec'd": {"PluginFailed", func(r *rig) *pod {
-			r.execs("macvlan")
-			return asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic7","ipam":{}}`)(r)
-		}, `see that this node has the master interface "nic7"`, func(r *rig, p *pod) *pod {
-			r.node.Veth("nic7", r.node, "wire7")
+		"no master, exec'd": {"PluginFailed", func(h *host) *pod {
+			h.execs("macvlan")
+			return asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic7","ipam":{}}`)(h)
+		}, `see that this node has the master interface "nic7"`, func(h *host, p *pod) *pod {
+			h.node.Veth("nic7", h.node, "wire7")
 			return p
 		}},
 		"no master named": {
@@ -247,72 +247,72 @@ func brokenByNetwork() map[string]broken {
 			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":9000}`),
 			"correct the network's configuration", redefine(plain),
 		},
-		"full": {"PluginFailed", func(r *rig) *pod {
-			r.nad("a", narrow(r))
-			r.add(r.pod("holder", "a"))
-			return r.pod("p", "a")
+		"full": {"PluginFailed", func(h *host) *pod {
+			h.nad("a", narrow(h))
+			h.add(h.pod("holder", "a"))
+			return h.pod("p", "a")
 		}, "enlarge its range", redefine(plain)},
-		"full, one goes": {"PluginFailed", func(r *rig) *pod {
-			r.nad("a", narrow(r))
-			r.add(r.pod("holder", "a"))
-			return r.pod("p", "a")
-		}, "delete pods of this network on this node", func(r *rig, p *pod) *pod {
-			r.must("DEL", &pod{p.Namespace, "id-holder", "default", "holder"})
+		"full, one goes": {"PluginFailed", func(h *host) *pod {
+			h.nad("a", narrow(h))
+			h.add(h.pod("holder", "a"))
+			return h.pod("p", "a")
+		}, "delete pods of this network on this node", func(h *host, p *pod) *pod {
+			h.must("DEL", &pod{p.Namespace, "id-holder", "default", "holder"})
 			return p
 		}},
-		"default route": {"DefaultRouteRefused", refusing, "remove it", redefine(func(r *rig) string {
+		"default route": {"DefaultRouteRefused", refusing, "remove it", redefine(func(h *host) string {
 			return strings.ReplaceAll(strings.Replace(withDefault, `,{"dst":"0.0.0.0/0"}`, "", 1), "DIR",
-				r.path("leases"))
+				h.path("leases"))
 		})},
 		"default route, asked for": {
 			"DefaultRouteRefused", refusing,
 			`let the pod ask with "default-route": [] for this network`,
 			annotate(`[{"name":"a","default-route":[]}]`),
 		},
-		"default route, gateway of sbr": {"DefaultRouteRefused", func(r *rig) *pod {
-			r.setBraid("secondaryDefaultRoute", "refuse")
+		"default route, gateway of sbr": {"DefaultRouteRefused", func(h *host) *pod {
+			h.setBraid("secondaryDefaultRoute", "refuse")
 			return asking(`[{"name":"a","ips":["10.11.0.7/24"]}]`, "a",
 				`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0","ipam":{"type":"static",`+
-					`"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.1"}]}}]}`)(r)
-		}, `name it in "gateways" of sbr`, redefine(func(*rig) string {
+					`"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.1"}]}}]}`)(h)
+		}, `name it in "gateways" of sbr`, redefine(func(*host) string {
 			return `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0",` +
 				`"ipam":{"type":"static"}},{"type":"sbr","gateways":["10.11.0.1"]}]}`
 		})},
-		"no default network": {"NetworkNotFound", func(r *rig) *pod {
-			delete(r.conf, "delegates")
-			r.conf["clusterNetwork"] = "cluster"
-			return r.pod("p", "")
-		}, "put a CNI configuration there", func(r *rig, p *pod) *pod {
-			r.write("net.d/10-cluster.conf", `{"cniVersion":"1.0.0","name":"cluster","type":"bridge"}`)
+		"no default network": {"NetworkNotFound", func(h *host) *pod {
+			delete(h.conf, "delegates")
+			h.conf["clusterNetwork"] = "cluster"
+			return h.pod("p", "")
+		}, "put a CNI configuration there", func(h *host, p *pod) *pod {
+			h.write("net.d/10-cluster.conf", `{"cniVersion":"1.0.0","name":"cluster","type":"bridge"}`)
 			return p
 		}},
-		"broken auxiliary chain": {"InvalidConfig", func(r *rig) *pod {
-			r.write("net.d/10-x.conf", `{"cniVersion":"1.0.0","name":"pods","type":"bridge"}`)
-			if err := os.Mkdir(r.path("net.d/aux"), 0o700); err != nil {
-				r.t.Fatal(err)
+		"broken auxiliary chain": {"InvalidConfig", func(h *host) *pod {
+			h.write("net.d/10-x.conf", `{"cniVersion":"1.0.0","name":"pods","type":"bridge"}`)
+			if err := os.Mkdir(h.path("net.d/aux"), 0o700); err != nil {
+				h.t.Fatal(err)
 			}
-			r.write("net.d/aux/a.conf", `{"type":"tuning",}`)
-			delete(r.conf, "delegates")
-			r.conf["clusterNetwork"], r.conf["auxiliaryCNIChainName"] = r.path("net.d/10-x.conf"), "aux"
-			return r.pod("p", "")
-		}, "remove the comma", func(r *rig, p *pod) *pod {
-			r.write("net.d/aux/a.conf", `{"type":"tuning"}`)
+			h.write("net.d/aux/a.conf", `{"type":"tuning",}`)
+			delete(h.conf, "delegates")
+			h.conf["clusterNetwork"], h.conf["auxiliaryCNIChainName"] = h.path("net.d/10-x.conf"), "aux"
+			return h.pod("p", "")
+		}, "remove the comma", func(h *host, p *pod) *pod {
+			h.write("net.d/aux/a.conf", `{"type":"tuning"}`)
 			return p
 		}},
 		"wrong policy": {
 			"",
-			func(r *rig) *pod {
-				r.setBraid("secondaryDefaultRoute", "hold")
-				return r.pod("p", "")
-			}, `give "keep", "take" or "refuse"`, func(r *rig, p *pod) *pod {
-				r.setBraid("secondaryDefaultRoute", "take")
+			func(h *host) *pod {
+				h.setBraid("secondaryDefaultRoute", "hold")
+				return h.pod("p", "")
+			}, `give "keep", "take" or "refuse"`, func(h *host, p *pod) *pod {
+				h.setBraid("secondaryDefaultRoute", "take")
 				return p
 			},
 		},
-		"not ready": {"NotReady", func(r *rig) *pod {
-			r.conf["readinessindicatorfile"] = r.path("ready")
-			return r.pod("p", "")
-		}, "default network's own pod", func(r *rig, p *pod) *pod { r.write("ready", ""); return p }},
+		"not ready": {"NotReady", func(h *host) *pod {
+			h.conf["readinessindicatorfile"] = h.path("ready")
+			return h.pod("p", "")
+		}, "default network's own pod", func(h *host, p *pod) *pod { h.write("ready", ""); return p }},
 	}
 }
 
@@ -325,10 +325,10 @@ func TestR23Remedies(t *testing.T) {
 		for name, b := range list {
 			t.Run(fmt.Sprintf("%s/%s", group, name), func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t)
-				r.script("ignorant", ignorant)
-				p := b.set(r)
-				_, err := r.call("ADD", p)
+				h := newHost(t)
+				h.script("ignorant", ignorant)
+				p := b.set(h)
+				_, err := h.call("ADD", p)
 				if err == nil {
 					t.Fatal("the pod starts as it is")
 				}
@@ -339,12 +339,12 @@ func TestR23Remedies(t *testing.T) {
 					t.Errorf("the master is not what is wrong: %v", err)
 				}
 				if b.reason != "" {
-					same(t, "reason", r.lastEvent(p).Reason, b.reason)
+					same(t, "reason", h.lastEvent(p).Reason, b.reason)
 				}
-				p = b.mend(r, p)
-				r.add(p)
-				r.must("CHECK", p)
-				r.must("DEL", p)
+				p = b.mend(h, p)
+				h.add(p)
+				h.must("CHECK", p)
+				h.must("DEL", p)
 			})
 		}
 	}
@@ -353,21 +353,21 @@ func TestR23Remedies(t *testing.T) {
 // A CHECK, and a DEL, have remedies of their own; what is no NAD is not called one.
 func TestR23OtherOperations(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.add(p)
+	h := newHost(t)
+	h.nad("a", h.macvlan(11, ""))
+	p := h.pod("p", "a")
+	h.add(p)
 	if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := r.call("CHECK", p)
+	_, err := h.call("CHECK", p)
 	if err == nil || !strings.Contains(err.Msg, "delete the pod, so that it is made anew") ||
 		strings.Contains(err.Msg, "master interface") {
 		t.Errorf("CHECK: %v", err)
 	}
-	r.node.Veth("br9", r.node, "br9p")
-	r.conf["delegates"] = []any{with(r.defaultNetwork(), "bridge", "br9")}
-	_, err = r.call("ADD", r.pod("q", ""))
+	h.node.Veth("br9", h.node, "br9p")
+	h.conf["delegates"] = []any{with(h.defaultNetwork(), "bridge", "br9")}
+	_, err = h.call("ADD", h.pod("q", ""))
 	if err == nil || !strings.Contains(err.Msg, "network pods: interface eth0: plugin bridge") ||
 		strings.Contains(err.Msg, "NAD") {
 		t.Errorf("ADD: %v", err)

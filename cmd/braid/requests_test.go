@@ -35,26 +35,26 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]without{
 		"static": {
-			func(*rig) string {
+			func(*host) string {
 				return staticNAD("")
 			}, `"ips":["10.102.1.21/24"]`, []string{"10.102.1.21/24"}, "",
 		},
 		"static, several": {
-			func(*rig) string {
+			func(*host) string {
 				return staticNAD("")
 			}, `"ips":["10.102.1.21/24","fd00:5::7/64","10.103.1.21/24"]`,
 			[]string{"10.102.1.21/24", "10.103.1.21/24", "fd00:5::7/64"},
 			"",
 		},
 		"static, capability mac only": {
-			func(*rig) string {
+			func(*host) string {
 				return staticNAD(`,"capabilities":{"mac":true}`)
 			}, `"mac":"00:00:00:00:00:03","ips":["10.146.252.3/24"]`,
 			[]string{"10.146.252.3/24"},
 			"00:00:00:00:00:03",
 		},
 		"capability at another plugin": {
-			func(*rig) string {
+			func(*host) string {
 				return strings.Replace(staticNAD(""), "]}",
 					`,{"type":"tuning","capabilities":{"ips":true,"mac":true}}]}`, 1)
 			}, `"mac":"c2:b0:57:49:47:f1","ips":["10.146.252.3/24"]`,
@@ -62,27 +62,27 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 			"c2:b0:57:49:47:f1",
 		},
 		"capability of the list": {
-			func(*rig) string {
+			func(*host) string {
 				return strings.Replace(staticNAD(""), "{", `{"capabilities":{"ips":true},`, 1)
 			}, `"ips":["10.102.1.21/24"]`,
 			[]string{"10.102.1.21/24"},
 			"",
 		},
 		"host-local": {
-			func(r *rig) string {
-				return r.macvlan(11, "")
+			func(h *host) string {
+				return h.macvlan(11, "")
 			}, `"ips":["10.11.0.77/16"],"mac":"c2:b0:57:49:47:f1"`,
 			[]string{"10.11.0.77/24"},
 			"c2:b0:57:49:47:f1",
 		},
 		"host-local, two families": {
-			func(r *rig) string {
-				return strings.Replace(r.macvlan(11, ""), `"subnet":"10.11.0.0/24"`,
+			func(h *host) string {
+				return strings.Replace(h.macvlan(11, ""), `"subnet":"10.11.0.0/24"`,
 					`"ranges":[[{"subnet":"10.11.0.0/24"}],[{"subnet":"fd00:11::/64"}]]`, 1)
 			}, `"ips":["10.11.0.77","fd00:11::77"]`, []string{"10.11.0.77/24", "fd00:11::77/64"}, "",
 		},
 		"bridge without IPAM": {
-			func(*rig) string {
+			func(*host) string {
 				return `{"cniVersion":"0.3.1","type":"bridge"}`
 			}, `"mac":"02:00:00:00:00:01","cni-args":null`, nil, "02:00:00:00:00:01",
 		},
@@ -93,7 +93,7 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 
 // without is a network without a capability, and a request that it fulfils none the less.
 type without struct {
-	config    func(*rig) string
+	config    func(*host) string
 	asks      string
 	addresses []string
 	mac       string
@@ -101,12 +101,12 @@ type without struct {
 
 func (tc without) test(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("a", tc.config(r))
-	p := r.pod("p", `[{"name":"a",`+tc.asks+`}]`)
-	r.add(p)
+	h := newHost(t)
+	h.nad("a", tc.config(h))
+	p := h.pod("p", `[{"name":"a",`+tc.asks+`}]`)
+	h.add(p)
 	same(t, "addresses", addressesOf(p, "net1"), tc.addresses)
-	status := r.status(p)[1]
+	status := h.status(p)[1]
 	var bare []string
 	for _, a := range tc.addresses {
 		ip, _, _ := strings.Cut(a, "/")
@@ -118,29 +118,29 @@ func (tc without) test(t *testing.T) {
 	if tc.mac != "" {
 		same(t, "MAC", mac(p, "net1"), tc.mac)
 	}
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // The binaries of the reference read the same.
 func TestR2RequestsReachBinaries(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.execs("macvlan", "static", "host-local", "bridge")
-	r.nad("a", staticNAD(""))
-	r.nad("b", r.macvlan(11, ""))
-	r.nad("c", `{"cniVersion":"0.3.1","type":"bridge","bridge":"cni0"}`)
-	p := r.pod("p", `[{"name":"a","ips":["10.102.1.21/24","10.103.1.21/24"],"mac":"02:00:00:00:00:01"},{"name":"b","ips":["10.11.0.77/24"]},
+	h := newHost(t)
+	h.execs("macvlan", "static", "host-local", "bridge")
+	h.nad("a", staticNAD(""))
+	h.nad("b", h.macvlan(11, ""))
+	h.nad("c", `{"cniVersion":"0.3.1","type":"bridge","bridge":"cni0"}`)
+	p := h.pod("p", `[{"name":"a","ips":["10.102.1.21/24","10.103.1.21/24"],"mac":"02:00:00:00:00:01"},{"name":"b","ips":["10.11.0.77/24"]},
 		{"name":"c","mac":"02:00:00:00:00:02"}]`)
-	r.add(p)
+	h.add(p)
 	same(t, "addresses of net1", addressesOf(p, "net1"), []string{"10.102.1.21/24", "10.103.1.21/24"})
 	same(t, "addresses of net2", addressesOf(p, "net2"), []string{"10.11.0.77/24"})
 	same(t, "MACs", []string{mac(p, "net1"), mac(p, "net3")},
 		[]string{"02:00:00:00:00:01", "02:00:00:00:00:02"})
-	r.must("CHECK", p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("CHECK", p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // ignorant is a plugin that makes an interface with an address and a MAC of its own, whatever it is
@@ -184,17 +184,17 @@ func TestR2NotHonoured(t *testing.T) {
 		for _, capabilities := range []string{"", declares} {
 			t.Run(name+capabilities, func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t)
-				r.script("ignorant", ignorant)
+				h := newHost(t)
+				h.script("ignorant", ignorant)
 				if tc.says != "" {
-					r.env = append(r.env, tc.says)
+					h.env = append(h.env, tc.says)
 				}
-				r.nad("a", `{"cniVersion":"1.0.0",`+
+				h.nad("a", `{"cniVersion":"1.0.0",`+
 					strings.TrimPrefix(fmt.Sprintf(tc.config, capabilities), "{"))
-				p := r.pod("p", `[{"name":"a",`+tc.asks+`}]`)
-				r.fails("ADD", p, 7, "NAD default/a", "field "+tc.field, "remove "+tc.field)
-				same(t, "event", r.lastEvent(p).Reason, "MissingCapability")
-				r.clean(p)
+				p := h.pod("p", `[{"name":"a",`+tc.asks+`}]`)
+				h.fails("ADD", p, 7, "NAD default/a", "field "+tc.field, "remove "+tc.field)
+				same(t, "event", h.lastEvent(p).Reason, "MissingCapability")
+				h.clean(p)
 			})
 		}
 	}
@@ -204,11 +204,11 @@ func TestR2NotHonoured(t *testing.T) {
 func TestR2MACOfIPVlan(t *testing.T) {
 	t.Parallel()
 	nettest.NeedsLink(t, "ipvlan")
-	r := newRig(t)
-	r.nad("a", ipvlanNAD(r.macvlan(11, "")))
-	p := r.pod("p", `[{"name":"a","mac":"02:00:00:00:00:01"}]`)
-	r.fails("ADD", p, 7, "field mac", "02:00:00:00:00:01")
-	r.clean(p)
+	h := newHost(t)
+	h.nad("a", ipvlanNAD(h.macvlan(11, "")))
+	p := h.pod("p", `[{"name":"a","mac":"02:00:00:00:00:01"}]`)
+	h.fails("ADD", p, 7, "field mac", "02:00:00:00:00:01")
+	h.clean(p)
 }
 
 // Other requests have no other way than a capability.
@@ -218,22 +218,22 @@ func TestR2OtherRequestsNeedCapability(t *testing.T) {
 		"portMappings": `[{"hostPort":8080,"containerPort":80}]`,
 		"bandwidth":    `{"ingressRate":1000000,"ingressBurst":1000}`,
 	} {
-		r := newRig(t)
-		r.nad("a", r.macvlan(11, ""))
-		p := r.pod("p", fmt.Sprintf(`[{"name":"a",%q:%s}]`, field, asks))
-		r.fails("ADD", p, 7, "default/a", "field "+field, `"capabilities"`)
-		r.clean(p)
+		h := newHost(t)
+		h.nad("a", h.macvlan(11, ""))
+		p := h.pod("p", fmt.Sprintf(`[{"name":"a",%q:%s}]`, field, asks))
+		h.fails("ADD", p, 7, "default/a", "field "+field, `"capabilities"`)
+		h.clean(p)
 	}
 }
 
 // What the runtime asks for the default network gives way to what the pod asks for it.
 func TestR2DefaultNetwork(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.nad("kube-system/d", strings.Replace(r.macvlan(11, ""), `"macvlan"`, `"macvlan"`, 1))
-	p := r.pod("p", "", "v1.multus-cni.io/default-network",
+	h := newHost(t)
+	h.nad("kube-system/d", strings.Replace(h.macvlan(11, ""), `"macvlan"`, `"macvlan"`, 1))
+	p := h.pod("p", "", "v1.multus-cni.io/default-network",
 		`[{"name":"d","ips":["10.11.0.66"],"mac":"02:00:00:00:00:09"}]`)
-	r.must("ADD", p,
+	h.must("ADD", p,
 		fmt.Sprintf(
 			"CNI_ARGS=IgnoreUnknown=1;IP=10.11.0.3;MAC=02:00:00:00:00:01;"+
 				"K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))

@@ -65,20 +65,20 @@ func updatePod(ctx context.Context) error {
 }
 
 // asks changes the annotation of a pod.
-func (r *rig) asks(p *pod, networks string) {
-	r.t.Helper()
-	r.object("v1", "Pod", p.namespace+"/"+p.name, map[string]any{},
+func (h *host) asks(p *pod, networks string) {
+	h.t.Helper()
+	h.object("v1", "Pod", p.namespace+"/"+p.name, map[string]any{},
 		[]string{nadv1.NetworksAnnotation, networks})
 }
 
-// hotplugRig is a node with a pod of faultRig that has other networks: default route and device
+// hotplugHost is a node with a pod of faultHost that has other networks: default route and device
 // come with an update, and one network goes.
-func hotplugRig(t *testing.T) (r *rig, p *pod, before, after string) {
+func hotplugHost(t *testing.T) (h *host, p *pod, before, after string) {
 	t.Helper()
-	r, p = faultRig(t)
-	r.setBraid("hotplug", true)
-	r.nad("gone", r.macvlan(14, ""))
-	return r, p, "gone@old,a@net1", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},` +
+	h, p = faultHost(t)
+	h.setBraid("hotplug", true)
+	h.nad("gone", h.macvlan(14, ""))
+	return h, p, "gone@old,a@net1", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},` +
 		`{"name":"c"}]`
 }
 
@@ -86,77 +86,77 @@ func hotplugRig(t *testing.T) (r *rig, p *pod, before, after string) {
 // all of that goes with the pod.
 func TestM10HotPlug(t *testing.T) {
 	t.Parallel()
-	r, p, before, after := hotplugRig(t)
-	r.asks(p, before)
-	r.add(p)
-	r.has(p, "eth0", "net1", "old")
-	r.asks(p, after)
-	r.must(update, p)
-	r.must("CHECK", p)
-	r.updated(p)
+	h, p, before, after := hotplugHost(t)
+	h.asks(p, before)
+	h.add(p)
+	h.has(p, "eth0", "net1", "old")
+	h.asks(p, after)
+	h.must(update, p)
+	h.must("CHECK", p)
+	h.updated(p)
 	p.Unmount()
-	r.must("DEL", p)
-	r.clean()
+	h.must("DEL", p)
+	h.clean()
 }
 
-// updated fails the test unless the pod has what hotplugRig asks for after the update.
-func (r *rig) updated(p *pod) {
-	r.t.Helper()
+// updated fails the test unless the pod has what hotplugHost asks for after the update.
+func (h *host) updated(p *pod) {
+	h.t.Helper()
 	var names, networks []string
-	for _, s := range r.status(p) {
+	for _, s := range h.status(p) {
 		names = append(names, s.Name+" "+s.Interface)
 	}
 	slices.Sort(names)
 	want := []string{"default/a net1", "default/b net2", "default/c net3", "pods eth0"}
 	if !slices.Equal(names, want) {
-		r.t.Errorf("network-status of %q, want %q", names, want)
+		h.t.Errorf("network-status of %q, want %q", names, want)
 	}
-	r.has(p, "eth0", "net1", "net2", "net3")
-	for _, lease := range r.leases() {
+	h.has(p, "eth0", "net1", "net2", "net3")
+	for _, lease := range h.leases() {
 		network, _, _ := strings.Cut(lease, "/")
 		networks = append(networks, network)
 	}
 	if want := []string{"a", "b", "c", "pods"}; !slices.Equal(networks, want) {
-		r.t.Errorf("leases of %v, want one of each of %v", networks, want)
+		h.t.Errorf("leases of %v, want one of each of %v", networks, want)
 	}
 	if routes := p.Routes(); !strings.Contains(routes, "default via 10.12.0.1 dev net2") {
-		r.t.Errorf("routes %s, want the default one via net2", routes)
+		h.t.Errorf("routes %s, want the default one via net2", routes)
 	}
 }
 
 // updatePoints is a node and the points of an update on it.
-func updatePoints(t *testing.T) (r *rig, p *pod, points []string, begin func(*rig)) {
+func updatePoints(t *testing.T) (h *host, p *pod, points []string, begin func(*host)) {
 	t.Helper()
-	r, p, before, after := hotplugRig(t)
-	begin = func(r *rig) {
-		r.asks(p, before)
-		r.add(p)
-		r.asks(p, after)
+	h, p, before, after := hotplugHost(t)
+	begin = func(h *host) {
+		h.asks(p, before)
+		h.add(p)
+		h.asks(p, after)
 	}
-	begin(r)
-	points, failed := r.points(update, p)
+	begin(h)
+	points, failed := h.points(update, p)
 	if failed != nil {
 		t.Fatal(failed)
 	}
-	r.updated(p)
-	r.must("DEL", p)
-	r.clean(p)
+	h.updated(p)
+	h.must("DEL", p)
+	h.clean(p)
 	covers(t, points, "lock ", "record leaving old", "DEL old", "record detached old",
 		"remember network default/b", "record attempted net2",
 		"ADD net2", "default route net2", "record attached net2", "copy device info net3", "ADD net3",
 		"publish status", "record published", "unlock")
-	return r, p, points, begin
+	return h, p, points, begin
 }
 
 // TestFaultUpdateThenDel kills an update at each point. The pod's DEL leaves nothing.
 func TestFaultUpdateThenDel(t *testing.T) {
 	t.Parallel()
-	r, p, points, begin := updatePoints(t)
-	r.eachPoint(points, 0, func(r *rig, n int) {
-		begin(r)
-		r.killedAt(update, p, points, n)
-		r.must("DEL", p)
-		r.clean(p)
+	h, p, points, begin := updatePoints(t)
+	h.eachPoint(points, 0, func(h *host, n int) {
+		begin(h)
+		h.killedAt(update, p, points, n)
+		h.must("DEL", p)
+		h.clean(p)
 	})
 }
 
@@ -164,15 +164,15 @@ func TestFaultUpdateThenDel(t *testing.T) {
 // for, each network once.
 func TestFaultUpdateThenUpdate(t *testing.T) {
 	t.Parallel()
-	r, p, points, begin := updatePoints(t)
-	r.eachPoint(points, 0, func(r *rig, n int) {
-		begin(r)
-		r.killedAt(update, p, points, n)
-		r.must(update, p)
-		r.updated(p)
-		r.must("CHECK", p)
-		r.must("DEL", p)
-		r.clean(p)
+	h, p, points, begin := updatePoints(t)
+	h.eachPoint(points, 0, func(h *host, n int) {
+		begin(h)
+		h.killedAt(update, p, points, n)
+		h.must(update, p)
+		h.updated(p)
+		h.must("CHECK", p)
+		h.must("DEL", p)
+		h.clean(p)
 	})
 }
 
@@ -180,17 +180,17 @@ func TestFaultUpdateThenUpdate(t *testing.T) {
 // network has it again.
 func TestHotPlugDefaultRouteComesBack(t *testing.T) {
 	t.Parallel()
-	r, p, _, after := hotplugRig(t)
-	r.asks(p, after)
-	r.add(p)
-	r.asks(p, "a")
-	r.must(update, p)
-	r.has(p, "eth0", "net1")
+	h, p, _, after := hotplugHost(t)
+	h.asks(p, after)
+	h.add(p)
+	h.asks(p, "a")
+	h.must(update, p)
+	h.has(p, "eth0", "net1")
 	if routes := p.Routes(); !strings.Contains(routes, "default via 10.1.0.1 dev eth0") {
 		t.Errorf("routes %s, want the default one via eth0", routes)
 	}
-	r.must("DEL", p)
-	r.clean(p)
+	h.must("DEL", p)
+	h.clean(p)
 }
 
 // TestR6HotPlugOfKubeVirt: the form in which KubeVirt asks for the networks of a virtual machine
@@ -198,33 +198,33 @@ func TestHotPlugDefaultRouteComesBack(t *testing.T) {
 // next pod.
 func TestR6HotPlugOfKubeVirt(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.setBraid("hotplug", true)
-	r.setBraid("aliases", map[string]any{"cnv-bridge": "bridge", "cnv-tuning": "tuning"})
-	r.nad("red", `{"cniVersion":"0.3.1","name":"red","plugins":[{"type":"cnv-bridge","bridge":"br-red",
+	h := newHost(t)
+	h.setBraid("hotplug", true)
+	h.setBraid("aliases", map[string]any{"cnv-bridge": "bridge", "cnv-tuning": "tuning"})
+	h.nad("red", `{"cniVersion":"0.3.1","name":"red","plugins":[{"type":"cnv-bridge","bridge":"br-red",
 		"ipam":{"type":"whereabouts","range":"10.20.0.0/24"}},{"type":"cnv-tuning"}]}`)
-	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm.red",
+	h.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm.red",
 		map[string]any{"network": "red", "interface": "pod16367aacb67"}, nil)
 	const networks = `[{"name":"red","namespace":"default","mac":"02:00:00:00:00:01",` +
 		`"interface":"pod16367aacb67","ipam-claim-reference":"vm.red"}]`
-	p := r.pod("virt-launcher-vm", "")
-	r.add(p)
-	r.asks(p, networks)
-	r.must(update, p)
-	r.has(p, "eth0", "pod16367aacb67")
-	kept := r.address(p, "pod16367aacb67")
-	status := r.status(p)
+	p := h.pod("virt-launcher-vm", "")
+	h.add(p)
+	h.asks(p, networks)
+	h.must(update, p)
+	h.has(p, "eth0", "pod16367aacb67")
+	kept := h.address(p, "pod16367aacb67")
+	status := h.status(p)
 	if len(status) != 2 || status[1].Mac != "02:00:00:00:00:01" ||
 		status[1].Interface != "pod16367aacb67" {
 		t.Errorf("network-status %+v", status)
 	}
 	p.Rename("pod16367aacb67", "16367aacb67-nic")
-	r.asks(p, "")
-	r.must(update, p)
-	r.has(p, "eth0")
-	r.must("DEL", p)
-	next := r.pod("virt-launcher-vm-2", networks)
-	r.add(next)
-	same(t, "address of the next pod", r.address(next, "pod16367aacb67"), kept)
-	r.must("DEL", next)
+	h.asks(p, "")
+	h.must(update, p)
+	h.has(p, "eth0")
+	h.must("DEL", p)
+	next := h.pod("virt-launcher-vm-2", networks)
+	h.add(next)
+	same(t, "address of the next pod", h.address(next, "pod16367aacb67"), kept)
+	h.must("DEL", next)
 }

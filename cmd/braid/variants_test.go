@@ -231,10 +231,10 @@ func holdVariants(t *testing.T, nat bool) {
 }
 
 // others are the NADs besides the file's own.
-func (o outcome) others(r *rig) {
+func (o outcome) others(h *host) {
 	for name, config := range o.more {
 		if name != "net-a" {
-			r.nad(name, strings.TrimSpace(config))
+			h.nad(name, strings.TrimSpace(config))
 		}
 	}
 }

@@ -21,19 +21,19 @@ import (
 )
 
 // network makes or changes a NAD whose plugin is a macvlan on ens224. It goes with the test.
-func (r *rig) network(name, schedule, ipam string) {
-	r.t.Helper()
+func (a *agentNode) network(name, schedule, ipam string) {
+	a.t.Helper()
 	config := `{"cniVersion": "1.0.0", "type": "macvlan", "master": "ens224", "ipam": {` + ipam + `}}`
-	must(r.t, r.server.Apply(r.t.Context(), fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+	must(a.t, a.server.Apply(a.t.Context(), fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
 		"metadata": {"name": %q, "namespace": "capacity", "annotations": {%q: %q}}, "spec": {"config": %q}}`, name, capacity.ScheduleAnnotation, schedule, config)))
 }
 
 // capacities are those of networks that the Node has, by the names of NADs of the test's namespace.
 // One whose capacity and allocatable differ is less than 0.
-func (r *rig) capacities() map[string]int64 {
-	r.t.Helper()
-	node, err := r.server.Client().CoreV1().Nodes().Get(r.t.Context(), r.name, metav1.GetOptions{})
-	must(r.t, err)
+func (a *agentNode) capacities() map[string]int64 {
+	a.t.Helper()
+	node, err := a.server.Client().CoreV1().Nodes().Get(a.t.Context(), a.name, metav1.GetOptions{})
+	must(a.t, err)
 	all := map[string]int64{}
 	for _, list := range []corev1.ResourceList{node.Status.Capacity, node.Status.Allocatable} {
 		for name := range list {
@@ -50,50 +50,50 @@ func (r *rig) capacities() map[string]int64 {
 }
 
 // has waits until the Node has these.
-func (r *rig) has(when string, want map[string]int64) {
-	r.t.Helper()
+func (a *agentNode) has(when string, want map[string]int64) {
+	a.t.Helper()
 	var got map[string]int64
 	defer func() {
-		if r.t.Failed() {
-			r.t.Logf("%s: the Node has %v, want %v", when, got, want)
+		if a.t.Failed() {
+			a.t.Logf("%s: the Node has %v, want %v", when, got, want)
 		}
 	}()
-	r.await(when, func() bool {
-		got = r.capacities()
+	a.await(when, func() bool {
+		got = a.capacities()
 		return maps.Equal(got, want)
 	})
 }
 
-func (r *rig) patchNode(patch string) {
-	r.t.Helper()
-	_, err := r.server.Client().CoreV1().Nodes().
-		Patch(r.t.Context(), r.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{},
+func (a *agentNode) patchNode(patch string) {
+	a.t.Helper()
+	_, err := a.server.Client().CoreV1().Nodes().
+		Patch(a.t.Context(), a.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{},
 			"status")
-	must(r.t, err)
+	must(a.t, err)
 }
 
 // bind makes a pod on the node that requests one of a network.
-func (r *rig) bind(name, network string) *corev1.Pod {
-	r.t.Helper()
+func (a *agentNode) bind(name, network string) *corev1.Pod {
+	a.t.Helper()
 	one := corev1.ResourceList{
 		corev1.ResourceName(capacity.Prefix + "capacity." + network): resource.MustParse("1"),
 	}
-	pod, err := r.server.Client().CoreV1().Pods("capacity").Create(r.t.Context(), &corev1.Pod{
+	pod, err := a.server.Client().CoreV1().Pods("capacity").Create(a.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
-			NodeName: r.name, Containers: []corev1.Container{
+			NodeName: a.name, Containers: []corev1.Container{
 				{Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Requests: one, Limits: one}},
 			},
 		},
 	}, metav1.CreateOptions{})
-	must(r.t, err)
+	must(a.t, err)
 	return pod
 }
 
 // watches counts what the agent has watched, or listed to watch it.
-func (r *rig) watches(resource string) (n int) {
-	r.t.Helper()
-	all, err := r.server.Requests(r.t.Context(), "system:serviceaccount:kube-system:braid-agent")
-	must(r.t, err)
+func (a *agentNode) watches(resource string) (n int) {
+	a.t.Helper()
+	all, err := a.server.Requests(a.t.Context(), "system:serviceaccount:kube-system:braid-agent")
+	must(a.t, err)
 	for _, e := range all {
 		if e.Resource == resource && strings.Contains(e.URI, "watch=true") {
 			n++
@@ -107,44 +107,44 @@ func (r *rig) watches(resource string) (n int) {
 func TestU10Capacity(t *testing.T) {
 	node := nettest.New(t)
 	node.Veth("ens224", nettest.New(t), "port")
-	r := newRig(t, "node-room")
-	r.netns = node.Path
-	_, err := r.server.Client().CoreV1().Namespaces().
+	a := newAgentNode(t, "node-room")
+	a.netns = node.Path
+	_, err := a.server.Client().CoreV1().Namespaces().
 		Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "capacity"}},
 			metav1.CreateOptions{})
 	must(t, err)
 	t.Cleanup(func() { // other agents of this package would go on with them
 		const nads = "/apis/k8s.cni.cncf.io/v1/namespaces/capacity/network-attachment-definitions"
-		err := r.server.Client().CoreV1().RESTClient().Delete().AbsPath(nads).
+		err := a.server.Client().CoreV1().RESTClient().Delete().AbsPath(nads).
 			Do(context.WithoutCancel(t.Context())).Error()
 		must(t, err)
 	})
-	r.network("silent", "false", `"type": "host-local", "subnet": "10.8.0.0/24"`)
-	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.former": "3", "cpu": "4"}, ` +
+	a.network("silent", "false", `"type": "host-local", "subnet": "10.8.0.0/24"`)
+	a.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.former": "3", "cpu": "4"}, ` +
 		`"allocatable": {"braid-cni.io/capacity.former": "3", "cpu": "4"}}}`)
-	stop := r.start()
-	r.await("ready", r.ready)
-	r.has("what no NAD asks for is removed", map[string]int64{})
+	stop := a.start()
+	a.await("ready", a.ready)
+	a.has("what no NAD asks for is removed", map[string]int64{})
 	must(t, stop()) // what was watched is told of when it has ended
 	for resource, most := range map[string]int{
 		"network-attachment-definitions": 1, "pods": 0, "nodes": 0, "ipblocks": 0,
 	} {
-		if n := r.watches(resource); n > most {
+		if n := a.watches(resource); n > most {
 			t.Errorf("while no NAD asks, %s are watched %d times", resource, n)
 		}
 	}
-	r.network("local", "true", `"type": "host-local", "subnet": "10.8.0.0/28"`)
-	r.network("wide", "true", `"type": "whereabouts", "range": "10.8.1.0/28"`)
-	r.network("free", "true", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
-	stop = r.start()
-	r.has("at first", map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
+	a.network("local", "true", `"type": "host-local", "subnet": "10.8.0.0/28"`)
+	a.network("wide", "true", `"type": "whereabouts", "range": "10.8.1.0/28"`)
+	a.network("free", "true", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
+	stop = a.start()
+	a.has("at first", map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
 
-	pod := r.bind("p", "local")
-	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.local": "0"}, ` +
+	pod := a.bind("p", "local")
+	a.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.local": "0"}, ` +
 		`"allocatable": {"braid-cni.io/capacity.local": "0"}}}`)
-	r.has("a pod that waits is counted, and a kubelet's zero put right",
+	a.has("a pod that waits is counted, and a kubelet's zero put right",
 		map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
-	r.attached(pod, "local")
+	a.attached(pod, "local")
 	block := &v1alpha1.IPBlock{
 		ObjectMeta: metav1.ObjectMeta{Name: "default-10-8-1-0-28"},
 		Spec:       v1alpha1.IPBlockSpec{Space: "default", CIDR: "10.8.1.0/28"},
@@ -153,38 +153,38 @@ func TestU10Capacity(t *testing.T) {
 		block.Spec.Allocations = append(block.Spec.Allocations,
 			v1alpha1.Allocation{Address: fmt.Sprint("10.8.1.", i+1)})
 	}
-	made, err := r.api.CreateBlock(t.Context(), block)
+	made, err := a.api.CreateBlock(t.Context(), block)
 	must(t, err)
-	r.has("others have taken all", map[string]int64{"local": 14, "wide": 0, "free": capacity.Plenty})
+	a.has("others have taken all", map[string]int64{"local": 14, "wide": 0, "free": capacity.Plenty})
 	made.Spec.Allocations = made.Spec.Allocations[1:]
-	made, err = r.api.UpdateBlock(t.Context(), made)
+	made, err = a.api.UpdateBlock(t.Context(), made)
 	must(t, err)
-	r.has("an address is free again",
+	a.has("an address is free again",
 		map[string]int64{"local": 14, "wide": 1, "free": capacity.Plenty})
 
 	node.Rename("ens224", "gone")
-	r.has("without the master", map[string]int64{"local": 1, "wide": 0, "free": 0})
+	a.has("without the master", map[string]int64{"local": 1, "wide": 0, "free": 0})
 	node.Rename("gone", "ens224")
-	r.network("free", "false", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
-	r.has("with it, and one asks no longer", map[string]int64{"local": 14, "wide": 1})
-	nodes := r.server.Client().CoreV1().Nodes()
-	must(t, nodes.Delete(t.Context(), r.name, metav1.DeleteOptions{}))
+	a.network("free", "false", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
+	a.has("with it, and one asks no longer", map[string]int64{"local": 14, "wide": 1})
+	nodes := a.server.Client().CoreV1().Nodes()
+	must(t, nodes.Delete(t.Context(), a.name, metav1.DeleteOptions{}))
 	_, err = nodes.Create(t.Context(),
-		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.name}, Status: corev1.NodeStatus{
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: a.name}, Status: corev1.NodeStatus{
 			Capacity: corev1.ResourceList{"cpu": resource.MustParse("4")},
 		}}, metav1.CreateOptions{})
 	must(t, err)
-	r.has("on a Node that was made anew", map[string]int64{"local": 14, "wide": 1})
-	if page := r.metrics(); !strings.Contains(page, `braid_network_room{network="capacity/wide"} 1`) {
+	a.has("on a Node that was made anew", map[string]int64{"local": 14, "wide": 1})
+	if page := a.metrics(); !strings.Contains(page, `braid_network_room{network="capacity/wide"} 1`) {
 		t.Error("no metric says what is free")
 	}
 	must(t, stop())
-	r.uninstall = true
-	stop = r.start()
-	r.has("after the uninstall", map[string]int64{})
+	a.uninstall = true
+	stop = a.start()
+	a.has("after the uninstall", map[string]int64{})
 	must(t, stop())
-	must(t, r.api.DeleteBlock(t.Context(), made))
-	got, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), r.name, metav1.GetOptions{})
+	must(t, a.api.DeleteBlock(t.Context(), made))
+	got, err := a.server.Client().CoreV1().Nodes().Get(t.Context(), a.name, metav1.GetOptions{})
 	must(t, err)
 	if got.Status.Capacity.Cpu().Value() != 4 {
 		t.Errorf("of other resources there is %v", got.Status.Capacity)
@@ -192,13 +192,13 @@ func TestU10Capacity(t *testing.T) {
 }
 
 // attached records that a pod has its network.
-func (r *rig) attached(pod *corev1.Pod, network string) {
-	r.t.Helper()
-	records := record.New(r.path("run/braid"))
-	sandbox, err := records.Lock(r.t.Context(), "sandbox-of-"+pod.Name)
-	must(r.t, err)
+func (a *agentNode) attached(pod *corev1.Pod, network string) {
+	a.t.Helper()
+	records := record.New(a.path("run/braid"))
+	sandbox, err := records.Lock(a.t.Context(), "sandbox-of-"+pod.Name)
+	must(a.t, err)
 	defer sandbox.Unlock()
-	must(r.t, sandbox.Save(&record.Record{
+	must(a.t, sandbox.Save(&record.Record{
 		Complete: true, Pod: record.Pod{
 			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
 		}, Attachments: []record.Attachment{{

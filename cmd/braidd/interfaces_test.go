@@ -21,32 +21,32 @@ import (
 func TestU7Interfaces(t *testing.T) {
 	node, lan := nettest.New(t), nettest.New(t)
 	node.Veth("ens224", lan, "port")
-	r := newRig(t, "node-i")
-	r.netns = node.Path
+	a := newAgentNode(t, "node-i")
+	a.netns = node.Path
 	configure := func(hostname string) {
 		t.Helper()
-		must(t, os.WriteFile(r.path("image/node-interfaces.json"), []byte(`[{"network": "data", "match": {"name": "ens224"}, "type": "static", "blocks": [
+		must(t, os.WriteFile(a.path("image/node-interfaces.json"), []byte(`[{"network": "data", "match": {"name": "ens224"}, "type": "static", "blocks": [
 			{"netmask": "255.255.255.0", "gateway": "10.0.0.1", "ips": [{"ip": "10.0.0.2", "hostname": "`+hostname+`"}]}]}]`), 0o600))
 	}
-	must(t, os.WriteFile(r.path("image/node-interfaces.json"), []byte(`[{"network": "data"}]`), 0o600))
-	stop := r.start()
+	must(t, os.WriteFile(a.path("image/node-interfaces.json"), []byte(`[{"network": "data"}]`), 0o600))
+	stop := a.start()
 	const wrong = "field nodeInterfaces[0].match: "
-	r.await("the configuration to be told as invalid", func() bool {
-		report := r.report()
+	a.await("the configuration to be told as invalid", func() bool {
+		report := a.report()
 		return report.Report != nil && len(report.Report.Interfaces) == 1 &&
 			report.Report.Interfaces[0].State == "Invalid" &&
 			strings.HasPrefix(report.Report.Interfaces[0].Message, wrong) &&
 			strings.Contains(report.Condition.Message, "node interfaces: "+wrong)
 	})
 	configure("node-x")
-	r.await("event", func() bool {
-		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
+	a.await("event", func() bool {
+		return slices.ContainsFunc(a.events(), func(e corev1.Event) bool {
 			return e.Reason == "NodeInterfaceFailed" && strings.Contains(e.Message,
 				"no address of the blocks has the hostname node-i; give the node an entry")
 		})
 	})
-	r.await("message of a NIC without address", func() bool {
-		return strings.Contains(r.report().Condition.Message,
+	a.await("message of a NIC without address", func() bool {
+		return strings.Contains(a.report().Condition.Message,
 			"node interfaces: data Failed ens224: no address")
 	})
 	configure("node-i")
@@ -54,16 +54,16 @@ func TestU7Interfaces(t *testing.T) {
 		Network: "data", Type: "static", Interface: "ens224", MAC: node.Link("ens224").Attrs().
 				HardwareAddr.String(), Addresses: []string{"10.0.0.2/24"}, State: "Ready",
 	}
-	r.await("annotation", func() bool {
-		report := r.report().Report
+	a.await("annotation", func() bool {
+		report := a.report().Report
 		return report != nil && len(report.Interfaces) == 1 && cmp.Equal(report.Interfaces[0], want)
 	})
-	r.await("message", func() bool {
-		c := r.report().Condition
+	a.await("message", func() bool {
+		c := a.report().Condition
 		return c.Status == metav1.ConditionTrue &&
 			strings.Contains(c.Message, "node interfaces: data Ready ens224 10.0.0.2/24")
 	})
-	object, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), r.name, metav1.GetOptions{})
+	object, err := a.server.Client().CoreV1().Nodes().Get(t.Context(), a.name, metav1.GetOptions{})
 	must(t, err)
 	var published []nodev1.Interface
 	must(t, json.Unmarshal([]byte(object.Annotations["braid-cni.io/node-interfaces"]), &published))
@@ -74,9 +74,9 @@ func TestU7Interfaces(t *testing.T) {
 	if !strings.Contains(node.Snapshot(), "10.0.0.2/24") {
 		t.Error("the address went with the agent")
 	}
-	r.uninstall = true
-	stop = r.start()
-	r.await("the address to be taken back", func() bool {
+	a.uninstall = true
+	stop = a.start()
+	a.await("the address to be taken back", func() bool {
 		return !strings.Contains(node.Snapshot(), "10.0.0.2/24")
 	})
 	must(t, stop())

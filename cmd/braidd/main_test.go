@@ -64,8 +64,8 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
-// rig is an agent's node and its cluster.
-type rig struct {
+// agentNode is the node of an agent, with its cluster.
+type agentNode struct {
 	t      *testing.T
 	server *lab.API
 	api    *kube.API
@@ -91,10 +91,10 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// newRig makes a node with a default network, and the agent's pod on it with a token of its own.
-func newRig(t *testing.T, name string) *rig {
+// newAgentNode makes a node with a default network. The agent's pod on it has a token of its own.
+func newAgentNode(t *testing.T, name string) *agentNode {
 	t.Helper()
-	r := &rig{
+	a := &agentNode{
 		t: t, server: cluster.Get(t), dir: t.TempDir(), name: name, uid: "uid-" + name,
 		listen: freeAddress(t),
 	}
@@ -104,9 +104,9 @@ func newRig(t *testing.T, name string) *rig {
 	} {
 		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
 		must(t, err)
-		must(t, r.server.Apply(t.Context(), string(manifests)))
+		must(t, a.server.Apply(t.Context(), string(manifests)))
 	}
-	_, err := r.server.Client().CoreV1().Nodes().
+	_, err := a.server.Client().CoreV1().Nodes().
 		Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
 			metav1.CreateOptions{})
 	must(t, err)
@@ -122,68 +122,68 @@ func newRig(t *testing.T, name string) *rig {
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
-	_, err = r.server.Client().CoreV1().Pods("kube-system").
+	_, err = a.server.Client().CoreV1().Pods("kube-system").
 		Create(t.Context(), pod, metav1.CreateOptions{})
 	must(t, err)
-	token, err := r.server.Client().CoreV1().ServiceAccounts("kube-system").
+	token, err := a.server.Client().CoreV1().ServiceAccounts("kube-system").
 		CreateToken(t.Context(), "braid-agent", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(t, err)
 	for path, content := range map[string]string{
 		"image/braid": "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && echo '{\"supportedVersions\": " +
 			"[\"1.1.0\"]}'\n",
 		"image/token/token":  token.Status.Token,
-		"image/token/ca.crt": string(r.server.CA()),
+		"image/token/ca.crt": string(a.server.CA()),
 		"image/braid.json": `{"logLevel": "debug", "braid": {"stateDir": "` +
-			r.path("run/braid") + `"}}`,
+			a.path("run/braid") + `"}}`,
 		"conf/10-pods.conflist": `{"cniVersion": "1.0.0", "name": "pods", ` +
 			`"plugins": [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}},` +
 			` {"type": "portmap", "capabilities": {"portMappings": true}}]}`,
 		"conf/87-podman.conflist": `{"name": "podman", "plugins": [{"type": "bridge", "bridge": "cni-podman0"}]}`,
 	} {
-		must(t, os.MkdirAll(filepath.Dir(r.path(path)), 0o755))
-		must(t, os.WriteFile(r.path(path), []byte(content), 0o755))
+		must(t, os.MkdirAll(filepath.Dir(a.path(path)), 0o755))
+		must(t, os.WriteFile(a.path(path), []byte(content), 0o755))
 		old := time.Now().Add(-time.Hour)
-		must(t, os.Chtimes(r.path(path), old, old))
+		must(t, os.Chtimes(a.path(path), old, old))
 	}
-	must(t, os.MkdirAll(r.path("bin"), 0o755))
-	admin, err := r.server.Kubeconfig(lab.UserAdmin)
+	must(t, os.MkdirAll(a.path("bin"), 0o755))
+	admin, err := a.server.Kubeconfig(lab.UserAdmin)
 	must(t, err)
-	r.api, err = kube.NewAPI(kube.APIOptions{Kubeconfig: admin})
+	a.api, err = kube.NewAPI(kube.APIOptions{Kubeconfig: admin})
 	must(t, err)
-	t.Cleanup(r.api.Close)
-	return r
+	t.Cleanup(a.api.Close)
+	return a
 }
 
-func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+func (a *agentNode) path(name string) string { return filepath.Join(a.dir, name) }
 
 // start runs the agent until stop is called.
-func (r *rig) start() (stop func() error) {
+func (a *agentNode) start() (stop func() error) {
 	for key, value := range map[string]string{
-		"NODE_NAME": r.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + r.name,
-		"POD_UID": r.uid,
+		"NODE_NAME": a.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + a.name,
+		"POD_UID": a.uid,
 	} {
-		r.t.Setenv(key, value)
+		a.t.Setenv(key, value)
 	}
 	o, err := parse([]string{
-		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir",
-		r.path("bin"), "--private-conf-dir", r.path("private"),
-		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(),
-		"--profile", "plain", "--metrics-address", r.listen,
-	}, &r.log)
-	must(r.t, err)
-	o.image, o.uninstall, o.restore = r.path("image"), r.uninstall, r.restore
-	o.runDir, o.inContainer, o.movePrivate = r.run, r.run != "", r.move
-	if r.netns != "" {
-		o.netns = r.netns
+		"--config", a.path("image/braid.json"), "--cni-conf-dir", a.path("conf"), "--cni-bin-dir",
+		a.path("bin"), "--private-conf-dir", a.path("private"),
+		"--state-dir", a.path("state"), "--token-dir", a.path("image/token"), "--api-server", a.url(),
+		"--profile", "plain", "--metrics-address", a.listen,
+	}, &a.log)
+	must(a.t, err)
+	o.image, o.uninstall, o.restore = a.path("image"), a.uninstall, a.restore
+	o.runDir, o.inContainer, o.movePrivate = a.run, a.run != "", a.move
+	if a.netns != "" {
+		o.netns = a.netns
 	}
-	a, err := newAgent(o, slog.New(slog.NewTextHandler(&r.log, nil)))
-	must(r.t, err)
-	a.capacityEvery = 200 * time.Millisecond
-	ctx, cancel := context.WithCancel(r.t.Context())
+	own, err := newAgent(o, slog.New(slog.NewTextHandler(&a.log, nil)))
+	must(a.t, err)
+	own.capacityEvery = 200 * time.Millisecond
+	ctx, cancel := context.WithCancel(a.t.Context())
 	ended := make(chan error, 1)
-	serve := a.run
+	serve := own.run
 	if o.uninstall {
-		serve = a.uninstall
+		serve = own.uninstall
 	}
 	go func() { ended <- serve(ctx) }()
 	return func() error {
@@ -192,67 +192,67 @@ func (r *rig) start() (stop func() error) {
 	}
 }
 
-func (r *rig) url() string {
-	host, port := r.server.Address()
+func (a *agentNode) url() string {
+	host, port := a.server.Address()
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 // await waits until what holds.
-func (r *rig) await(what string, holds func() bool) {
-	r.t.Helper()
+func (a *agentNode) await(what string, holds func() bool) {
+	a.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: not within 30 s; the log:\n%s", what, r.log.String())
+			a.t.Fatalf("%s: not within 30 s; the log:\n%s", what, a.log.String())
 		}
 	}
 }
 
-func (r *rig) report() kube.NodeReport {
-	report, err := r.api.NodeReport(r.t.Context(), r.name)
-	must(r.t, err)
+func (a *agentNode) report() kube.NodeReport {
+	report, err := a.api.NodeReport(a.t.Context(), a.name)
+	must(a.t, err)
 	return report
 }
 
-func (r *rig) ready() bool {
-	c := r.report().Condition
+func (a *agentNode) ready() bool {
+	c := a.report().Condition
 	return c != nil && c.Status == metav1.ConditionTrue
 }
 
 // events are those of the node.
-func (r *rig) events() []corev1.Event {
-	r.t.Helper()
-	list, err := r.server.Client().CoreV1().Events("default").
-		List(r.t.Context(), metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.name,
+func (a *agentNode) events() []corev1.Event {
+	a.t.Helper()
+	list, err := a.server.Client().CoreV1().Events("default").
+		List(a.t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + a.name,
 		})
-	must(r.t, err)
+	must(a.t, err)
 	return list.Items
 }
 
 // TestAgent: a node gets Braid, says so, and is repaired; what the agent made works without it.
 func TestAgent(t *testing.T) {
-	r := newRig(t, "node-a")
-	stop := r.start()
-	r.await("ready", r.ready)
-	report := r.report().Report
-	if report == nil || report.Config != r.path("conf/00-braid.conflist") ||
-		report.DefaultNetwork != r.path("conf/10-pods.conflist") || report.CredentialExpires.IsZero() {
+	a := newAgentNode(t, "node-a")
+	stop := a.start()
+	a.await("ready", a.ready)
+	report := a.report().Report
+	if report == nil || report.Config != a.path("conf/00-braid.conflist") ||
+		report.DefaultNetwork != a.path("conf/10-pods.conflist") || report.CredentialExpires.IsZero() {
 		t.Errorf("report %+v", report)
 	}
-	cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
+	cfg, err := conf.LoadFile(a.path("conf/00-braid.conflist"))
 	must(t, err)
 	for what, ok := range map[string]bool{
-		"clusterNetwork": cfg.ClusterNetwork == r.path("conf/10-pods.conflist"),
-		"nodeName":       cfg.NodeName == r.name, "logLevel": cfg.LogLevel == "debug",
-		"kubeconfig":   cfg.Kubeconfig == r.path("state/kubeconfig"),
+		"clusterNetwork": cfg.ClusterNetwork == a.path("conf/10-pods.conflist"),
+		"nodeName":       cfg.NodeName == a.name, "logLevel": cfg.LogLevel == "debug",
+		"kubeconfig":   cfg.Kubeconfig == a.path("state/kubeconfig"),
 		"capabilities": cfg.Capabilities["portMappings"] && cfg.Capabilities[podAnnotations],
-		"stateDir":     cfg.StateDir == r.path("run/braid"),
+		"stateDir":     cfg.StateDir == a.path("run/braid"),
 	} {
 		if !ok {
 			t.Errorf("%s is not as it is to be in %+v", what, cfg)
 		}
 	}
-	if info, err := os.Stat(r.path("state/kubeconfig")); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(a.path("state/kubeconfig")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("kubeconfig: %v, %v", info, err)
 	}
 	plugin, err := kube.NewAPI(kube.APIOptions{Kubeconfig: cfg.Kubeconfig})
@@ -262,29 +262,29 @@ func TestAgent(t *testing.T) {
 		id.Username != "system:serviceaccount:kube-system:braid-cni" {
 		t.Errorf("the CNI plugin is %+v, %v", id, err)
 	}
-	if page := r.metrics(); !strings.Contains(page, "braid_node_ready 1\n") {
+	if page := a.metrics(); !strings.Contains(page, "braid_node_ready 1\n") {
 		t.Errorf("metrics:\n%s", page)
 	}
-	if node := boundTo(t, r.path("state/kubeconfig")); node != r.name {
+	if node := boundTo(t, a.path("state/kubeconfig")); node != a.name {
 		t.Errorf("the token is bound to node %q", node)
 	}
 	// A file that goes while the agent is at work is put back, and not told of: then it goes again.
 	removed := time.Time{}
-	r.await("event", func() bool {
-		events := r.events()
+	a.await("event", func() bool {
+		events := a.events()
 		if len(events) == 0 && time.Since(removed) > 2*time.Second &&
-			os.Remove(r.path("conf/00-braid.conflist")) == nil {
+			os.Remove(a.path("conf/00-braid.conflist")) == nil {
 			removed = time.Now()
 		}
 		return len(events) == 1 && strings.Contains(events[0].Message, "was deleted")
 	})
-	r.await("repair", func() bool {
-		_, err := os.Stat(r.path("conf/00-braid.conflist"))
+	a.await("repair", func() bool {
+		_, err := os.Stat(a.path("conf/00-braid.conflist"))
 		return err == nil
 	})
 	must(t, stop())
 	for _, path := range []string{"conf/00-braid.conflist", "bin/braid", "state/kubeconfig"} {
-		if _, err := os.Stat(r.path(path)); err != nil {
+		if _, err := os.Stat(a.path(path)); err != nil {
 			t.Errorf("after the agent's end: %v", err)
 		}
 	}
@@ -299,16 +299,16 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-func (r *rig) metrics() string {
-	r.t.Helper()
-	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet,
-		"http://"+r.listen+"/metrics", nil)
-	must(r.t, err)
+func (a *agentNode) metrics() string {
+	a.t.Helper()
+	request, err := http.NewRequestWithContext(a.t.Context(), http.MethodGet,
+		"http://"+a.listen+"/metrics", nil)
+	must(a.t, err)
 	answer, err := http.DefaultClient.Do(request)
-	must(r.t, err)
+	must(a.t, err)
 	defer answer.Body.Close()
 	page, err := io.ReadAll(answer.Body)
-	must(r.t, err)
+	must(a.t, err)
 	return string(page)
 }
 
@@ -336,24 +336,24 @@ func boundTo(t *testing.T, kubeconfig string) string {
 // TestAgentWithoutDefaultNetwork: nothing is put in front of nothing, and the node says what it
 // waits for.
 func TestAgentWithoutDefaultNetwork(t *testing.T) {
-	r := newRig(t, "node-b")
-	must(t, os.Remove(r.path("conf/10-pods.conflist")))
-	stop := r.start()
-	r.await("condition", func() bool {
-		c := r.report().Condition
+	a := newAgentNode(t, "node-b")
+	must(t, os.Remove(a.path("conf/10-pods.conflist")))
+	stop := a.start()
+	a.await("condition", func() bool {
+		c := a.report().Condition
 		return c != nil && c.Status == metav1.ConditionFalse &&
 			strings.Contains(c.Message, "87-podman.conflist")
 	})
-	if _, err := os.Stat(r.path("conf/00-braid.conflist")); err == nil {
+	if _, err := os.Stat(a.path("conf/00-braid.conflist")); err == nil {
 		t.Error("there is a configuration")
 	}
-	must(t, os.WriteFile(r.path("conf/05-late.conflist"),
+	must(t, os.WriteFile(a.path("conf/05-late.conflist"),
 		[]byte(`{"cniVersion":"1.0.0","name":"late","plugins":[{"type":"bridge"}]}`), 0o600))
-	r.await("ready", r.ready)
-	must(t, os.WriteFile(r.path("conf/01-later.conflist"),
+	a.await("ready", a.ready)
+	must(t, os.WriteFile(a.path("conf/01-later.conflist"),
 		[]byte(`{"cniVersion":"1.0.0","name":"later","plugins":[{"type":"bridge"}]}`), 0o600))
-	r.await("event of another", func() bool {
-		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
+	a.await("event of another", func() bool {
+		return slices.ContainsFunc(a.events(), func(e corev1.Event) bool {
 			return e.Reason == "DefaultNetworkChanged" && strings.Contains(e.Message, "01-later.conflist") &&
 				strings.Contains(e.Message, "05-late.conflist")
 		})
@@ -363,31 +363,31 @@ func TestAgentWithoutDefaultNetwork(t *testing.T) {
 
 // TestAgentRefusesKeys: what the agent sets itself is no matter of the operator's file.
 func TestAgentRefusesKeys(t *testing.T) {
-	r := newRig(t, "node-c")
-	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"clusterNetwork": "x"}`), 0o600))
-	stop := r.start()
-	r.await("condition", func() bool {
-		c := r.report().Condition
+	a := newAgentNode(t, "node-c")
+	must(t, os.WriteFile(a.path("image/braid.json"), []byte(`{"clusterNetwork": "x"}`), 0o600))
+	stop := a.start()
+	a.await("condition", func() bool {
+		c := a.report().Condition
 		return c != nil && c.Reason == "InvalidConfig" && strings.Contains(c.Message,
 			"field clusterNetwork: ") && strings.Contains(c.Message, "--default-network")
 	})
-	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{}`), 0o600))
-	r.await("ready", r.ready)
+	must(t, os.WriteFile(a.path("image/braid.json"), []byte(`{}`), 0o600))
+	a.await("ready", a.ready)
 	must(t, stop())
 }
 
 // TestAgentKeepsTheLastPolicy: rules that cannot be read are not installed, and condition and log
 // say so. The last good policy stays.
 func TestAgentKeepsTheLastPolicy(t *testing.T) {
-	r := newRig(t, "node-p")
+	a := newAgentNode(t, "node-p")
 	write := func(policy string) {
-		must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": `+policy+`}}`),
+		must(t, os.WriteFile(a.path("image/braid.json"), []byte(`{"braid": {"policy": `+policy+`}}`),
 			0o600))
 	}
 	good := `{"namespaces": ["a"], "masters": ["ens224"]}`
 	write(`[` + good + `]`)
-	stop := r.start()
-	r.await("ready", r.ready)
+	stop := a.start()
+	a.await("ready", a.ready)
 	for _, bad := range []struct{ name, policy, field, says string }{
 		{
 			"an unknown key", `[{"namespaces": ["a"], "master": ["*"]}]`, "braid.policy[0].master",
@@ -413,21 +413,21 @@ func TestAgentKeepsTheLastPolicy(t *testing.T) {
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			write(bad.policy)
-			r.await("condition", func() bool {
-				c := r.report().Condition
+			a.await("condition", func() bool {
+				c := a.report().Condition
 				return c != nil && c.Reason == "InvalidConfig" &&
 					strings.Contains(c.Message, "field "+bad.field+": ") && strings.Contains(c.Message, bad.says)
 			})
-			cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
+			cfg, err := conf.LoadFile(a.path("conf/00-braid.conflist"))
 			must(t, err)
 			if len(cfg.Rules) != 1 || !slices.Equal(cfg.Rules[0].Masters, []string{"ens224"}) {
 				t.Errorf("the installed policy is %v", cfg.Rules)
 			}
 		})
 	}
-	r.await("line of the log about the last", func() bool {
-		return strings.Contains(r.log.String(), "the node is not as it is to be") &&
-			strings.Contains(r.log.String(), "field braid.policy: ")
+	a.await("line of the log about the last", func() bool {
+		return strings.Contains(a.log.String(), "the node is not as it is to be") &&
+			strings.Contains(a.log.String(), "field braid.policy: ")
 	})
 	must(t, stop())
 }
@@ -435,37 +435,37 @@ func TestAgentKeepsTheLastPolicy(t *testing.T) {
 // TestAgentWithoutState: a node whose disk takes nothing is no reason to end. It is said, and when
 // there is room it goes on.
 func TestAgentWithoutState(t *testing.T) {
-	r := newRig(t, "node-e")
-	must(t, os.WriteFile(r.path("state"), nil, 0o600))
-	stop := r.start()
-	r.await("condition", func() bool {
-		c := r.report().Condition
+	a := newAgentNode(t, "node-e")
+	must(t, os.WriteFile(a.path("state"), nil, 0o600))
+	stop := a.start()
+	a.await("condition", func() bool {
+		c := a.report().Condition
 		return c != nil && c.Status == metav1.ConditionFalse && c.Reason == "StateFailed" &&
 			strings.Contains(c.Message, "not a directory")
 	})
-	r.await("event", func() bool {
-		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
+	a.await("event", func() bool {
+		return slices.ContainsFunc(a.events(), func(e corev1.Event) bool {
 			return e.Reason == "InstallationFailed" && strings.Contains(e.Message, "not a directory") &&
 				strings.Contains(e.Message, "see that")
 		})
 	})
-	must(t, os.Remove(r.path("state")))
-	r.await("ready", r.ready)
+	must(t, os.Remove(a.path("state")))
+	a.await("ready", a.ready)
 	must(t, stop())
 }
 
 // TestTwoAgents: the agent that came last has the node to itself.
 func TestTwoAgents(t *testing.T) {
-	r := newRig(t, "node-f")
-	stopFirst := r.start()
-	r.await("ready", r.ready)
-	first := r.listen
-	r.uid, r.listen = "uid-of-another", freeAddress(t)
-	stopLast := r.start()
-	r.await("the first to leave", func() bool {
-		return strings.Contains(r.log.String(), "the node is left alone")
+	a := newAgentNode(t, "node-f")
+	stopFirst := a.start()
+	a.await("ready", a.ready)
+	first := a.listen
+	a.uid, a.listen = "uid-of-another", freeAddress(t)
+	stopLast := a.start()
+	a.await("the first to leave", func() bool {
+		return strings.Contains(a.log.String(), "the node is left alone")
 	})
-	r.await("the first to serve nothing", func() bool {
+	a.await("the first to serve nothing", func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", first)
 		if err == nil {
 			must(t, conn.Close())
@@ -473,10 +473,10 @@ func TestTwoAgents(t *testing.T) {
 		return err != nil
 	})
 	must(t, stopFirst())
-	configuration := r.path("conf/00-braid.conflist")
+	configuration := a.path("conf/00-braid.conflist")
 	must(t, os.Remove(configuration))
-	r.await("repair", func() bool { _, err := os.Stat(configuration); return err == nil })
-	if c := r.report().Condition; c.Status != metav1.ConditionTrue {
+	a.await("repair", func() bool { _, err := os.Stat(configuration); return err == nil })
+	if c := a.report().Condition; c.Status != metav1.ConditionTrue {
 		t.Errorf("the condition is %+v", c)
 	}
 	must(t, stopLast())
@@ -526,13 +526,13 @@ func TestCommandLine(t *testing.T) {
 // TestAgentUninstalls: the configuration goes at once, and the rest when the last sandbox is gone,
 // whose DEL nobody sends any more.
 func TestAgentUninstalls(t *testing.T) {
-	r := newRig(t, "node-d")
-	stop := r.start()
-	r.await("ready", r.ready)
+	a := newAgentNode(t, "node-d")
+	stop := a.start()
+	a.await("ready", a.ready)
 	must(t, stop())
 	saved := `{"name": "former", "type": "multus", "delegates": []}`
-	must(t, os.WriteFile(r.path("former.conf"), []byte(saved), 0o600))
-	records := record.New(r.path("run/braid"))
+	must(t, os.WriteFile(a.path("former.conf"), []byte(saved), 0o600))
+	records := record.New(a.path("run/braid"))
 	sandbox, err := records.Lock(t.Context(), "c")
 	must(t, err)
 	alive := nettest.New(t).Path
@@ -549,21 +549,21 @@ func TestAgentUninstalls(t *testing.T) {
 			}},
 		}))
 	sandbox.Unlock()
-	r.uninstall, r.restore = true, r.path("former.conf")
-	stop = r.start()
-	r.await("the configuration to go", func() bool {
-		_, err := os.Stat(r.path("conf/00-braid.conflist"))
+	a.uninstall, a.restore = true, a.path("former.conf")
+	stop = a.start()
+	a.await("the configuration to go", func() bool {
+		_, err := os.Stat(a.path("conf/00-braid.conflist"))
 		return err != nil
 	})
-	r.await("the condition", func() bool {
-		c := r.report().Condition
+	a.await("the condition", func() bool {
+		c := a.report().Condition
 		return c.Status == metav1.ConditionFalse &&
 			strings.Contains(c.Message, "the binaries are still needed by 1 sandbox")
 	})
-	if text, err := os.ReadFile(r.path("conf/former.conf")); err != nil || string(text) != saved {
+	if text, err := os.ReadFile(a.path("conf/former.conf")); err != nil || string(text) != saved {
 		t.Errorf("the former configuration is %q, %v", text, err)
 	}
-	if _, err := os.Stat(r.path("bin/braid")); err != nil {
+	if _, err := os.Stat(a.path("bin/braid")); err != nil {
 		t.Errorf("the binary is gone before the last sandbox: %v", err)
 	}
 	sandbox, err = records.Lock(t.Context(), "c")
@@ -573,9 +573,9 @@ func TestAgentUninstalls(t *testing.T) {
 	rec.NetNSID = "of another time"
 	must(t, sandbox.Save(rec))
 	sandbox.Unlock()
-	r.await("the end", func() bool { return r.report().Condition.Reason == nodev1.Uninstalled })
+	a.await("the end", func() bool { return a.report().Condition.Reason == nodev1.Uninstalled })
 	for _, path := range []string{"bin/braid", "state/kubeconfig"} {
-		if _, err := os.Stat(r.path(path)); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(a.path(path)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is left: %v", path, err)
 		}
 	}

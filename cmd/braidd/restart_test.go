@@ -38,10 +38,10 @@ func missing(path string) (ever func() bool) {
 // TestM8RestartOfTheAgent: while the agent is away, and when it comes back, the configuration is
 // there, so that no pod starts with eth0 alone.
 func TestM8RestartOfTheAgent(t *testing.T) {
-	r := newRig(t, "node-m8")
-	path := r.path("conf/00-braid.conflist")
-	stop := r.start()
-	r.await("ready", r.ready)
+	a := newAgentNode(t, "node-m8")
+	path := a.path("conf/00-braid.conflist")
+	stop := a.start()
+	a.await("ready", a.ready)
 	before, err := os.ReadFile(path)
 	must(t, err)
 	ever := missing(path)
@@ -50,8 +50,8 @@ func TestM8RestartOfTheAgent(t *testing.T) {
 		if now, err := os.ReadFile(path); err != nil || string(now) != string(before) {
 			t.Errorf("without an agent the configuration is %q, %v", now, err)
 		}
-		stop = r.start()
-		r.await("ready", r.ready)
+		stop = a.start()
+		a.await("ready", a.ready)
 	}
 	if ever() {
 		t.Error("the configuration was away")
@@ -65,33 +65,33 @@ func TestM8RestartOfTheAgent(t *testing.T) {
 // TestM9HalfWrittenDefaultNetwork: a default network that is being written is waited for, and is no
 // reason to write less than a whole configuration.
 func TestM9HalfWrittenDefaultNetwork(t *testing.T) {
-	r := newRig(t, "node-m9")
-	network, path := r.path("conf/10-pods.conflist"), r.path("conf/00-braid.conflist")
+	a := newAgentNode(t, "node-m9")
+	network, path := a.path("conf/10-pods.conflist"), a.path("conf/00-braid.conflist")
 	whole, err := os.ReadFile(network)
 	must(t, err)
 	says := func() bool {
-		c := r.report().Condition
+		c := a.report().Condition
 		return c != nil && c.Status == metav1.ConditionFalse &&
 			strings.Contains(c.Message, "10-pods.conflist")
 	}
 	must(t, os.WriteFile(network, whole[:len(whole)/2], 0o600))
-	stop := r.start()
-	r.await("half of it is named", says)
+	stop := a.start()
+	a.await("half of it is named", says)
 	if _, err := os.Stat(path); err == nil {
 		t.Error("there is a configuration, although there is no default network")
 	}
 	must(t, os.WriteFile(network, whole, 0o600))
-	r.await("ready", r.ready)
+	a.await("ready", a.ready)
 	for _, n := range []int{0, 1, len(whole) / 3, len(whole) - 1} {
 		must(t, os.WriteFile(network, whole[:n], 0o600))
-		r.await("what is left of it is named", says)
+		a.await("what is left of it is named", says)
 		cfg, err := conf.LoadFile(path)
 		must(t, err)
 		if cfg.ClusterNetwork != network {
 			t.Errorf("%d bytes of the default network: the configuration has %q", n, cfg.ClusterNetwork)
 		}
 		must(t, os.WriteFile(network, whole, 0o600))
-		r.await("ready again", r.ready)
+		a.await("ready again", a.ready)
 	}
 	must(t, stop())
 }

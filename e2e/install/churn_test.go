@@ -44,7 +44,7 @@ const (
 //
 // An API server that is away is waited for.
 type churn struct {
-	r *rig
+	w *world
 	// ctx outlives that of a test that has failed, so that its pods are deleted all the same.
 	ctx  context.Context
 	halt chan struct{}
@@ -73,15 +73,15 @@ type podStart struct {
 }
 
 // churn starts pods, and returns when one of each node is there.
-func (r *rig) churn() *churn {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), 3*patience)
+func (w *world) churn() *churn {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), 3*patience)
 	c := &churn{
-		r: r, ctx: ctx, halt: make(chan struct{}), holders: map[string]*churned{}, over: map[string]int{},
+		w: w, ctx: ctx, halt: make(chan struct{}), holders: map[string]*churned{}, over: map[string]int{},
 	}
 	c.stop = sync.OnceFunc(func() { close(c.halt); c.wg.Wait(); cancel() })
-	r.t.Cleanup(c.stop)
-	for _, n := range r.Nodes() {
+	w.t.Cleanup(c.stop)
+	for _, n := range w.Nodes() {
 		c.wg.Go(func() {
 			c.live(&churned{name: churnPrefix + n.Name + "-stays", node: n}, func() { <-c.halt })
 		})
@@ -102,13 +102,13 @@ func (r *rig) churn() *churn {
 
 // end lets all pods go, and fails the test if anything of them is left on a node.
 func (c *churn) end() {
-	c.r.t.Helper()
+	c.w.t.Helper()
 	c.stop()
-	for _, n := range c.r.Nodes() {
-		c.r.eventually("nothing is left on "+n.Name, func() error { return nothingLeft(n) })
+	for _, n := range c.w.Nodes() {
+		c.w.eventually("nothing is left on "+n.Name, func() error { return nothingLeft(n) })
 	}
 	took := c.took(time.Time{}, time.Now())
-	c.r.t.Logf("%d pods started meanwhile, in %v (median), %v (slowest); %d calls while the API "+
+	c.w.t.Logf("%d pods started meanwhile, in %v (median), %v (slowest); %d calls while the API "+
 		"server was away",
 		len(took), took[len(took)/2].Round(10*time.Millisecond),
 		took[len(took)-1].Round(10*time.Millisecond), c.away)
@@ -116,11 +116,11 @@ func (c *churn) end() {
 
 // more returns when on each node further pods have been created, have run and are gone.
 func (c *churn) more() {
-	c.r.t.Helper()
+	c.w.t.Helper()
 	before := c.ended()
-	c.r.eventually("pods come and go", func() error {
+	c.w.eventually("pods come and go", func() error {
 		now := c.ended()
-		for _, n := range c.r.Nodes() {
+		for _, n := range c.w.Nodes() {
 			// Those that were there at the call do not count.
 			if now[n.Name] < before[n.Name]+churners+1 {
 				return fmt.Errorf("on %s %d did so", n.Name, now[n.Name]-before[n.Name])
@@ -191,7 +191,7 @@ func (c *churn) live(p *churned, stay func()) bool {
 	}
 	c.release(p)
 	if err = errors.Join(err, c.try(func() error { return c.delete(p) })); err != nil {
-		c.r.t.Errorf("pod %s: %v", p.name, err)
+		c.w.t.Errorf("pod %s: %v", p.name, err)
 		return false
 	}
 	c.mu.Lock()
@@ -241,7 +241,7 @@ func (c *churn) try(what func() error) error {
 func (c *churn) create(p *churned) error {
 	pod := lab.Pod("default", p.name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
 	pod.Spec.NodeName = p.node.Name
-	err := c.r.create(c.ctx, pod)
+	err := c.w.create(c.ctx, pod)
 	if apierrors.IsAlreadyExists(err) { // made by a call whose answer was lost
 		err = nil
 	}
@@ -250,7 +250,7 @@ func (c *churn) create(p *churned) error {
 
 // running looks at a pod until it runs, and then at its networks.
 func (c *churn) running(p *churned) error {
-	pod, err := c.r.Client().CoreV1().Pods("default").Get(c.ctx, p.name, metav1.GetOptions{})
+	pod, err := c.w.Client().CoreV1().Pods("default").Get(c.ctx, p.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return wrong("somebody deleted it")
@@ -316,7 +316,7 @@ func (c *churn) release(p *churned) {
 
 // delete deletes a pod; the error is nil when it is gone.
 func (c *churn) delete(p *churned) error {
-	pods := c.r.Client().CoreV1().Pods("default")
+	pods := c.w.Client().CoreV1().Pods("default")
 	pod, err := pods.Get(c.ctx, p.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):

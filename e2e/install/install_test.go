@@ -4,7 +4,7 @@
 //
 // All tests have one cluster, and leave it as they found it, in the order of their files' names:
 // TestOneApply installs Braid, TestUninstall in uninstall_test.go takes it away. Those in between
-// begin with rig.installed or rig.private, so that each can also be run alone.
+// begin with world.installed or world.private, so that each can also be run alone.
 package install_test
 
 import (
@@ -104,47 +104,47 @@ func other(network string) string {
 
 // create makes a pod, as a controller of Kubernetes does: if the API server could not have it
 // judged, as an instance of braid-controller is gone, it tries again.
-func (r *rig) create(ctx context.Context, pod *corev1.Pod) error {
+func (w *world) create(ctx context.Context, pod *corev1.Pod) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		_, err := r.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+		_, err := w.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 		if !apierrors.IsInternalError(err) || time.Now().After(deadline) {
 			return err
 		}
 	}
 }
 
-// rig is the cluster for one test.
-type rig struct {
+// world is the cluster as one test sees it.
+type world struct {
 	*lab.Cluster
 
 	t   *testing.T
 	ctx context.Context
 }
 
-func newRig(t *testing.T) *rig {
+func newWorld(t *testing.T) *world {
 	t.Helper()
-	return newRigFor(t, 3*patience)
+	return newWorldFor(t, 3*patience)
 }
 
-// newRigFor is newRig for a test that may take that long.
-func newRigFor(t *testing.T, d time.Duration) *rig {
+// newWorldFor is newWorld for a test that may take that long.
+func newWorldFor(t *testing.T, d time.Duration) *world {
 	t.Helper()
 	// t.Context ends before what t.Cleanup does.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), d)
 	t.Cleanup(cancel)
-	return &rig{shared.Get(t), t, ctx}
+	return &world{shared.Get(t), t, ctx}
 }
 
-func (r *rig) must(err error) {
-	r.t.Helper()
+func (w *world) must(err error) {
+	w.t.Helper()
 	if err != nil {
-		r.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 }
 
 // eventually repeats a check until it returns no error.
-func (r *rig) eventually(what string, check func() error) {
-	r.t.Helper()
+func (w *world) eventually(what string, check func() error) {
+	w.t.Helper()
 	var err error
 	for deadline := time.Now().Add(patience); time.Now().
 		Before(deadline); time.Sleep(100 * time.Millisecond) {
@@ -152,17 +152,17 @@ func (r *rig) eventually(what string, check func() error) {
 			return
 		}
 	}
-	logs, _ := r.Kubectl(r.ctx, "logs", "--namespace="+namespace,
+	logs, _ := w.Kubectl(w.ctx, "logs", "--namespace="+namespace,
 		"--selector=app.kubernetes.io/component=agent", "--tail=40")
-	pods, _ := r.Kubectl(r.ctx, "get", "pods,events", "--all-namespaces") //nolint:errcheck // likewise
-	r.t.Fatalf("%s: %v\n%s\n%s", what, err, logs, pods)
+	pods, _ := w.Kubectl(w.ctx, "get", "pods,events", "--all-namespaces") //nolint:errcheck // likewise
+	w.t.Fatalf("%s: %v\n%s\n%s", what, err, logs, pods)
 }
 
 // described waits until `kubectl describe` of an object shows words.
-func (r *rig) described(kind, name string, words ...string) {
-	r.t.Helper()
-	r.eventually(fmt.Sprintf("%s %s is described with %q", kind, name, words), func() error {
-		out, err := r.Kubectl(r.ctx, "describe", kind, name)
+func (w *world) described(kind, name string, words ...string) {
+	w.t.Helper()
+	w.eventually(fmt.Sprintf("%s %s is described with %q", kind, name, words), func() error {
+		out, err := w.Kubectl(w.ctx, "describe", kind, name)
 		for _, word := range words {
 			if err == nil && !strings.Contains(out, word) {
 				err = fmt.Errorf("%q is not in\n%s", word, out)
@@ -173,96 +173,96 @@ func (r *rig) described(kind, name string, words ...string) {
 }
 
 // image is the name that the runtime has the image by.
-func (r *rig) image() string {
-	r.t.Helper()
-	images, err := r.Nodes()[0].Images(r.ctx)
-	r.must(err)
+func (w *world) image() string {
+	w.t.Helper()
+	images, err := w.Nodes()[0].Images(w.ctx)
+	w.must(err)
 	for _, image := range images {
 		if strings.HasPrefix(image, "localhost/braid:") && !strings.HasSuffix(image, "-next") {
 			return image
 		}
 	}
-	r.t.Fatalf("no image of Braid in %q", images)
+	w.t.Fatalf("no image of Braid in %q", images)
 	return ""
 }
 
 // deploy applies conf/deploy with the image that the nodes have.
-func (r *rig) deploy() {
-	r.t.Helper()
-	dir := r.t.TempDir()
+func (w *world) deploy() {
+	w.t.Helper()
+	dir := w.t.TempDir()
 	files, err := filepath.Glob(filepath.Join(root(), "conf/deploy/*.yaml"))
-	r.must(err)
+	w.must(err)
 	for _, f := range files {
 		text, err := os.ReadFile(f)
-		r.must(err)
+		w.must(err)
 		text = regexp.MustCompile(`image: "?braid:[^"\s]+"?`).
-			ReplaceAll(text, []byte("image: "+r.image()))
+			ReplaceAll(text, []byte("image: "+w.image()))
 		text = bytes.ReplaceAll(text, []byte("imagePullPolicy: IfNotPresent"),
 			[]byte("imagePullPolicy: Never"))
-		r.must(os.WriteFile(filepath.Join(dir, filepath.Base(f)), text, 0o600))
+		w.must(os.WriteFile(filepath.Join(dir, filepath.Base(f)), text, 0o600))
 	}
-	_, err = r.Kubectl(r.ctx, "apply", "-f", dir)
-	r.must(err)
+	_, err = w.Kubectl(w.ctx, "apply", "-f", dir)
+	w.must(err)
 }
 
 // network makes the pods' network.
-func (r *rig) network() {
-	r.t.Helper()
+func (w *world) network() {
+	w.t.Helper()
 	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", `+
 		`"metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
-	r.eventually("the pods' network is admitted", func() error { return r.Apply(r.ctx, nad) })
+	w.eventually("the pods' network is admitted", func() error { return w.Apply(w.ctx, nad) })
 }
 
 // installed sees to it that Braid is on both nodes, which TestOneApply has put there if it ran.
-func (r *rig) installed() {
-	r.t.Helper()
-	_, err := r.Client().AppsV1().DaemonSets(namespace).Get(r.ctx, "braid-agent", metav1.GetOptions{})
+func (w *world) installed() {
+	w.t.Helper()
+	_, err := w.Client().AppsV1().DaemonSets(namespace).Get(w.ctx, "braid-agent", metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		for _, n := range r.Nodes() {
-			r.must(n.WaitReady(r.ctx))
+		for _, n := range w.Nodes() {
+			w.must(n.WaitReady(w.ctx))
 		}
-		r.deploy()
+		w.deploy()
 		err = nil
 	}
-	r.must(err)
-	r.eventually("both nodes are ready", r.ready)
-	r.network()
+	w.must(err)
+	w.eventually("both nodes are ready", w.ready)
+	w.network()
 }
 
 // private sees to it that Braid is on both nodes, and that the default network's file is where no
 // runtime looks.
-func (r *rig) private() {
-	r.t.Helper()
-	r.installed()
-	sets := r.Client().AppsV1().DaemonSets(namespace)
-	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
-	r.must(err)
+func (w *world) private() {
+	w.t.Helper()
+	w.installed()
+	sets := w.Client().AppsV1().DaemonSets(namespace)
+	d, err := sets.Get(w.ctx, "braid-agent", metav1.GetOptions{})
+	w.must(err)
 	if container := &d.Spec.Template.Spec.Containers[0]; !slices.Contains(container.Args, moveFlag) {
 		container.Args = append(container.Args, moveFlag)
-		_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
-		r.must(err)
+		_, err = sets.Update(w.ctx, d, metav1.UpdateOptions{})
+		w.must(err)
 	}
-	r.eventually("the default network is moved", r.moved)
+	w.eventually("the default network is moved", w.moved)
 }
 
 // moved returns an error unless the default network's file is where no runtime looks, on all nodes,
 // and all agents are up to date.
-func (r *rig) moved() error {
-	for _, n := range r.Nodes() {
+func (w *world) moved() error {
+	for _, n := range w.Nodes() {
 		if _, err := os.Stat(n.Path("/etc/cni/net.d/10-pods.conflist")); err == nil {
 			return fmt.Errorf("the default network of %s is where the runtime looks", n.Name)
 		}
 	}
-	return r.rolledOut()
+	return w.rolledOut()
 }
 
 // ready asks the CLI, as a user of kubectl does.
-func (r *rig) ready() error {
-	config, err := r.Kubeconfig(lab.UserAdmin)
-	r.must(err)
+func (w *world) ready() error {
+	config, err := w.Kubeconfig(lab.UserAdmin)
+	w.must(err)
 	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
-	r.must(err)
-	out, err := r.Run(r.ctx, cli, "status", "--kubeconfig", config)
+	w.must(err)
+	out, err := w.Run(w.ctx, cli, "status", "--kubeconfig", config)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
@@ -270,50 +270,50 @@ func (r *rig) ready() error {
 }
 
 // pod makes a pod on a node that asks for a network, and returns it when it runs.
-func (r *rig) pod(name, node string) *corev1.Pod {
-	r.t.Helper()
+func (w *world) pod(name, node string) *corev1.Pod {
+	w.t.Helper()
 	pod := lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
 	pod.Spec.NodeName = node
-	r.must(r.create(r.ctx, pod))
-	return r.running(name)
+	w.must(w.create(w.ctx, pod))
+	return w.running(name)
 }
 
-func (r *rig) running(name string) *corev1.Pod {
-	r.t.Helper()
-	pod, err := r.WaitPodRunning(r.ctx, "default", name)
-	r.must(err)
+func (w *world) running(name string) *corev1.Pod {
+	w.t.Helper()
+	pod, err := w.WaitPodRunning(w.ctx, "default", name)
+	w.must(err)
 	if status := pod.Annotations[nadv1.StatusAnnotation]; !strings.Contains(status, `"net1"`) {
-		r.t.Errorf("pod %s runs without its network: network-status %q", name, status)
+		w.t.Errorf("pod %s runs without its network: network-status %q", name, status)
 	}
 	return pod
 }
 
-func (r *rig) gone(names ...string) {
-	r.t.Helper()
+func (w *world) gone(names ...string) {
+	w.t.Helper()
 	for _, name := range names {
-		r.must(r.Client().CoreV1().Pods("default").Delete(r.ctx, name, metav1.DeleteOptions{}))
+		w.must(w.Client().CoreV1().Pods("default").Delete(w.ctx, name, metav1.DeleteOptions{}))
 	}
 	for _, name := range names {
-		r.must(r.WaitPodGone(r.ctx, "default", name))
+		w.must(w.WaitPodGone(w.ctx, "default", name))
 	}
 }
 
 // agents are the pods of the DaemonSet.
-func (r *rig) agents() []corev1.Pod {
-	r.t.Helper()
-	list, err := r.Client().CoreV1().Pods(namespace).
-		List(r.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent"})
-	r.must(err)
+func (w *world) agents() []corev1.Pod {
+	w.t.Helper()
+	list, err := w.Client().CoreV1().Pods(namespace).
+		List(w.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent"})
+	w.must(err)
 	return list.Items
 }
 
-func (r *rig) rolledOut() error {
-	d, err := r.Client().AppsV1().DaemonSets(namespace).Get(r.ctx, "braid-agent", metav1.GetOptions{})
+func (w *world) rolledOut() error {
+	d, err := w.Client().AppsV1().DaemonSets(namespace).Get(w.ctx, "braid-agent", metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
 	if s := d.Status; s.ObservedGeneration < d.Generation ||
-		int(s.UpdatedNumberScheduled) != len(r.Nodes()) || int(s.NumberReady) != len(r.Nodes()) {
+		int(s.UpdatedNumberScheduled) != len(w.Nodes()) || int(s.NumberReady) != len(w.Nodes()) {
 		return fmt.Errorf("the DaemonSet is at %+v", s)
 	}
 	return nil
@@ -323,78 +323,78 @@ func (r *rig) rolledOut() error {
 // networks, and `braidctl status` says so. Agents that are killed, or replaced by others, are no
 // outage.
 func TestOneApply(t *testing.T) {
-	r := newRig(t)
-	for _, n := range r.Nodes() {
-		r.must(n.WaitReady(r.ctx))
+	w := newWorld(t)
+	for _, n := range w.Nodes() {
+		w.must(n.WaitReady(w.ctx))
 	}
 	start := time.Now()
-	r.deploy()
-	r.eventually("both nodes are ready", r.ready)
+	w.deploy()
+	w.eventually("both nodes are ready", w.ready)
 	t.Logf("from apply to both nodes ready: %v", time.Since(start).Round(100*time.Millisecond))
-	r.network()
+	w.network()
 	addresses := map[string]bool{}
-	for _, n := range r.Nodes() {
-		pod := r.pod("on-"+n.Name, n.Name)
+	for _, n := range w.Nodes() {
+		pod := w.pod("on-"+n.Name, n.Name)
 		addresses[regexp.MustCompile(`10\.20\.0\.\d+`).
 			FindString(pod.Annotations[nadv1.StatusAnnotation])] = true
 	}
 	if len(addresses) != 2 || addresses[""] {
 		t.Errorf("addresses %v", addresses)
 	}
-	for _, agent := range r.agents() {
+	for _, agent := range w.agents() {
 		second := int64(0)
-		r.must(r.Client().CoreV1().Pods(namespace).
-			Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
+		w.must(w.Client().CoreV1().Pods(namespace).
+			Delete(w.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
 	}
-	r.pod("without-agents", "node-1")
-	r.gone("on-node-1", "on-node-2", "without-agents")
-	r.eventually("agents are back", r.rolledOut)
-	r.eventually("both nodes are ready again", r.ready)
+	w.pod("without-agents", "node-1")
+	w.gone("on-node-1", "on-node-2", "without-agents")
+	w.eventually("agents are back", w.rolledOut)
+	w.eventually("both nodes are ready again", w.ready)
 }
 
 // TestConfigurationIsPutBack: what removes Braid's configuration is found out, mended and told.
 func TestConfigurationIsPutBack(t *testing.T) {
-	r := newRig(t)
-	r.eventually("both nodes are ready", r.ready)
-	n := r.Nodes()[0]
+	w := newWorld(t)
+	w.eventually("both nodes are ready", w.ready)
+	n := w.Nodes()[0]
 	configuration := "/etc/cni/net.d/00-braid.conflist"
-	r.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
-	r.eventually("the configuration is back", func() error {
+	w.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
+	w.eventually("the configuration is back", func() error {
 		_, err := os.Stat(n.Path(configuration))
 		return err
 	})
-	r.described("node", n.Name, "was renamed")
-	r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
-	r.pod("after-repair", n.Name)
-	r.gone("after-repair")
+	w.described("node", n.Name, "was renamed")
+	w.must(os.Remove(n.Path(configuration + ".cilium_bak")))
+	w.pod("after-repair", n.Name)
+	w.gone("after-repair")
 }
 
 // TestPrivateDirectory: the default network's file is where no runtime looks, so nobody can start a
 // pod without Braid; what its own agent writes anew is moved, too. No pod that starts meanwhile
 // runs without its network.
 func TestPrivateDirectory(t *testing.T) {
-	r := newRig(t)
-	r.eventually("both nodes are ready", r.ready)
-	sets := r.Client().AppsV1().DaemonSets(namespace)
-	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
-	r.must(err)
+	w := newWorld(t)
+	w.eventually("both nodes are ready", w.ready)
+	sets := w.Client().AppsV1().DaemonSets(namespace)
+	d, err := sets.Get(w.ctx, "braid-agent", metav1.GetOptions{})
+	w.must(err)
 	container := &d.Spec.Template.Spec.Containers[0]
 	container.Args = append(container.Args, moveFlag)
-	_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
-	r.must(err)
-	n := r.Nodes()[0]
+	_, err = sets.Update(w.ctx, d, metav1.UpdateOptions{})
+	w.must(err)
+	n := w.Nodes()[0]
 	var names []string
-	for i := 0; r.moved() != nil || i < 4; i++ {
+	for i := 0; w.moved() != nil || i < 4; i++ {
 		name := fmt.Sprintf("private-%d", i)
-		r.pod(name, n.Name)
+		w.pod(name, n.Name)
 		names = append(names, name)
 	}
-	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(other(ofNode(n, defaultNetwork))),
+	w.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(other(ofNode(n, defaultNetwork))),
 		0o644))
-	r.eventually("what its agent wrote is moved", r.moved)
-	pod := r.pod("private-again", n.Name)
+	w.eventually("what its agent wrote is moved", w.moved)
+	pod := w.pod("private-again", n.Name)
 	if ip := pod.Status.PodIP; !strings.HasPrefix(ip, "10.245.") {
 		t.Errorf("the address is %s, of the network as it was before", ip)
 	}
-	r.gone(append(names, pod.Name)...)
+	w.gone(append(names, pod.Name)...)
 }

@@ -38,16 +38,16 @@ const (
 // and each time the next agent finishes. Nothing that the runtime may read or execute is ever half
 // there, and pods come and go as if nothing were.
 func TestAgentKilledAtEachStep(t *testing.T) {
-	r := newRig(t)
-	r.private()
-	restore := r.underKiller()
+	w := newWorld(t)
+	w.private()
+	restore := w.underKiller()
 	var all sync.WaitGroup
-	victims := make([]*victim, len(r.Nodes()))
-	for i, n := range r.Nodes() {
-		victims[i] = &victim{r: r, node: n}
-		r.must(victims[i].begin())
+	victims := make([]*victim, len(w.Nodes()))
+	for i, n := range w.Nodes() {
+		victims[i] = &victim{w: w, node: n}
+		w.must(victims[i].begin())
 	}
-	c := r.churn()
+	c := w.churn()
 	start := time.Now()
 	for i, v := range victims {
 		all.Go(func() {
@@ -67,16 +67,16 @@ func TestAgentKilledAtEachStep(t *testing.T) {
 }
 
 // underKiller starts the agents under the command killer. They begin to run when a victim says so.
-func (r *rig) underKiller() (restore func()) {
-	r.t.Helper()
-	dir := r.t.TempDir()
-	r.must(lab.Build(r.ctx, dir, "github.com/braid-cni/braid/e2e/install/killer"))
-	for _, n := range r.Nodes() {
-		r.must(n.Install(filepath.Join(dir, "killer"), killerDir+"/killer", 0o755))
+func (w *world) underKiller() (restore func()) {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	w.must(lab.Build(w.ctx, dir, "github.com/braid-cni/braid/e2e/install/killer"))
+	for _, n := range w.Nodes() {
+		w.must(n.Install(filepath.Join(dir, "killer"), killerDir+"/killer", 0o755))
 	}
-	sets := r.Client().AppsV1().DaemonSets(namespace)
-	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
-	r.must(err)
+	sets := w.Client().AppsV1().DaemonSets(namespace)
+	d, err := sets.Get(w.ctx, "braid-agent", metav1.GetOptions{})
+	w.must(err)
 	before := d.Spec.Template.DeepCopy()
 	spec := &d.Spec.Template.Spec
 	directory := corev1.HostPathDirectory
@@ -97,24 +97,24 @@ func (r *rig) underKiller() (restore func()) {
 			container.Args[i] = "--config=/killer/config.json"
 		}
 	}
-	_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
-	r.must(err)
-	r.eventually("the killers are there", r.rolledOut)
+	_, err = sets.Update(w.ctx, d, metav1.UpdateOptions{})
+	w.must(err)
+	w.eventually("the killers are there", w.rolledOut)
 	return func() {
-		r.t.Helper()
-		d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
-		r.must(err)
+		w.t.Helper()
+		d, err := sets.Get(w.ctx, "braid-agent", metav1.GetOptions{})
+		w.must(err)
 		d.Spec.Template = *before
-		_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
-		r.must(err)
-		r.eventually("the agents are back", r.moved)
-		r.eventually("both nodes are ready", r.ready)
+		_, err = sets.Update(w.ctx, d, metav1.UpdateOptions{})
+		w.must(err)
+		w.eventually("the agents are back", w.moved)
+		w.eventually("both nodes are ready", w.ready)
 	}
 }
 
 // victim is the agent of a node.
 type victim struct {
-	r    *rig
+	w    *world
 	node *lab.Node
 	// run numbers the agents, edition what there is to be installed.
 	run, edition int
@@ -276,7 +276,7 @@ func (v *victim) steps() ([]string, error) {
 func (v *victim) await(what string, check func() error) error {
 	var err error
 	for deadline := time.Now().Add(patience); time.Now().
-		Before(deadline) && v.r.ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		Before(deadline) && v.w.ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 		if err = check(); err == nil {
 			return nil
 		}

@@ -27,14 +27,14 @@ const (
 
 // TestAgentMemory: an agent is small, before pods come and go and after.
 func TestAgentMemory(t *testing.T) {
-	r := newRig(t)
-	r.private()
-	before := r.agentMemory()
-	c := r.churn()
+	w := newWorld(t)
+	w.private()
+	before := w.agentMemory()
+	c := w.churn()
 	c.more()
 	c.end()
-	after := r.agentMemory()
-	for _, n := range r.Nodes() {
+	after := w.agentMemory()
+	for _, n := range w.Nodes() {
 		t.Logf("agent of %s: %.1f MB resident, %.1f MB after the churn",
 			n.Name, megabytes(before[n.Name]), megabytes(after[n.Name]))
 		if max(before[n.Name], after[n.Name]) > maxAgentMemory {
@@ -46,11 +46,11 @@ func TestAgentMemory(t *testing.T) {
 func megabytes(bytes int) float64 { return float64(bytes) / (1 << 20) }
 
 // agentMemory returns the resident memory of the agents, in bytes, by node.
-func (r *rig) agentMemory() map[string]int {
-	r.t.Helper()
+func (w *world) agentMemory() map[string]int {
+	w.t.Helper()
 	memory := map[string]int{}
-	for _, n := range r.Nodes() {
-		r.eventually("the agent's memory is known", func() (err error) {
+	for _, n := range w.Nodes() {
+		w.eventually("the agent's memory is known", func() (err error) {
 			memory[n.Name], err = resident(n)
 			return err
 		})
@@ -84,16 +84,16 @@ func memoryOf(n *lab.Node, pid, field string) (int, error) {
 // or starts much later than others. As a busy machine only adds to the time, one upgrade of three
 // is enough to show it.
 func TestPodsDuringAnUpgrade(t *testing.T) {
-	r := newRig(t)
-	r.private()
-	c := r.churn()
+	w := newWorld(t)
+	w.private()
+	c := w.churn()
 	for try := 1; ; try++ {
 		begun := time.Now()
 		c.more()
 		c.more()
 		upgrade := time.Now()
-		r.upgrade()
-		r.eventually("agents are replaced", r.rolledOut)
+		w.upgrade()
+		w.eventually("agents are replaced", w.rolledOut)
 		c.more()
 		calm, busy := c.took(begun, upgrade), c.took(upgrade, time.Now())
 		usual, slowest := calm[len(calm)-1], busy[len(busy)-1]
@@ -111,39 +111,39 @@ func TestPodsDuringAnUpgrade(t *testing.T) {
 }
 
 // upgrade replaces all agents by others of the same image.
-func (r *rig) upgrade() {
-	r.t.Helper()
-	sets := r.Client().AppsV1().DaemonSets(namespace)
-	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
-	r.must(err)
+func (w *world) upgrade() {
+	w.t.Helper()
+	sets := w.Client().AppsV1().DaemonSets(namespace)
+	d, err := sets.Get(w.ctx, "braid-agent", metav1.GetOptions{})
+	w.must(err)
 	if d.Spec.Template.Annotations == nil {
 		d.Spec.Template.Annotations = map[string]string{}
 	}
 	d.Spec.Template.Annotations["test/upgraded"] = time.Now().String()
-	_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
-	r.must(err)
+	_, err = sets.Update(w.ctx, d, metav1.UpdateOptions{})
+	w.must(err)
 }
 
 // TestAdmissionDelay prints how much longer pods with networks take because they are judged: until
 // they are made, and until they run. Pods are made by turns with and without.
 func TestAdmissionDelay(t *testing.T) {
-	r := newRig(t)
-	r.installed()
-	defer r.judging(true)
+	w := newWorld(t)
+	w.installed()
+	defer w.judging(true)
 	made, run := map[bool][]time.Duration{}, map[bool][]time.Duration{}
 	for round := range 4 {
 		judged := round%2 == 0
-		r.judging(judged)
+		w.judging(judged)
 		for i := range 5 {
 			name := fmt.Sprintf("delay-%d-%d", round, i)
 			pod := lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
 			pod.Spec.NodeName = "node-1"
 			start := time.Now()
-			r.must(r.create(r.ctx, pod))
+			w.must(w.create(w.ctx, pod))
 			made[judged] = append(made[judged], time.Since(start))
-			r.running(name)
+			w.running(name)
 			run[judged] = append(run[judged], time.Since(start))
-			r.gone(name)
+			w.gone(name)
 		}
 	}
 	for what, took := range map[string]map[bool][]time.Duration{"made": made, "running": run} {
@@ -160,11 +160,11 @@ func median(times []time.Duration) time.Duration {
 }
 
 // judging has the API server ask about pods, or not.
-func (r *rig) judging(wanted bool) {
-	r.t.Helper()
-	configs := r.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
-	config, err := configs.Get(r.ctx, "braid-controller", metav1.GetOptions{})
-	r.must(err)
+func (w *world) judging(wanted bool) {
+	w.t.Helper()
+	configs := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	config, err := configs.Get(w.ctx, "braid-controller", metav1.GetOptions{})
+	w.must(err)
 	never := admissionv1.MatchCondition{Name: "never", Expression: "false"}
 	conditions := &config.Webhooks[0].MatchConditions
 	*conditions = slices.DeleteFunc(*conditions, func(c admissionv1.MatchCondition) bool {
@@ -173,8 +173,8 @@ func (r *rig) judging(wanted bool) {
 	if !wanted {
 		*conditions = append(*conditions, never)
 	}
-	_, err = configs.Update(r.ctx, config, metav1.UpdateOptions{})
-	r.must(err)
+	_, err = configs.Update(w.ctx, config, metav1.UpdateOptions{})
+	w.must(err)
 	time.Sleep(time.Second) // API servers hear of it
 }
 
@@ -194,18 +194,18 @@ func TestThirtyPodsWithFourNetworks(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	r := &rig{cluster, t, ctx}
-	r.installed()
+	w := &world{cluster, t, ctx}
+	w.installed()
 	var names []string
 	for i := range 4 {
 		name := fmt.Sprint("four-", i)
-		r.must(r.Apply(r.ctx, r.nad(name, fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan",
+		w.must(w.Apply(w.ctx, w.nad(name, fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan",
 			"master": "eth1", "ipam": {"type": "whereabouts", "range": "10.%d.0.0/16"}}`, 84+i), "")))
 		names = append(names, name)
 	}
 	for round := range 2 {
-		bare := r.pace(fmt.Sprintf("bare-%d", round), "")
-		four := r.pace(fmt.Sprintf("four-%d", round), strings.Join(names, ","))
+		bare := w.pace(fmt.Sprintf("bare-%d", round), "")
+		four := w.pace(fmt.Sprintf("four-%d", round), strings.Join(names, ","))
 		t.Logf("thirty pods, all running: %v with the default network alone, %v with four more, "+
 			"%.2f times; all gone: %v and %v, %.2f times", bare.up, four.up,
 			float64(four.up)/float64(bare.up), bare.down, four.down,
@@ -218,8 +218,8 @@ type pace struct{ up, down time.Duration }
 
 // pace makes thirty pods at once and deletes them when all run. No two have an address in common,
 // and no address is held at the end.
-func (r *rig) pace(name, networks string) (p pace) {
-	r.t.Helper()
+func (w *world) pace(name, networks string) (p pace) {
+	w.t.Helper()
 	const pods = 30
 	var names []string
 	start := time.Now()
@@ -229,24 +229,24 @@ func (r *rig) pace(name, networks string) (p pace) {
 		if networks != "" {
 			pod.Annotations = map[string]string{nadv1.NetworksAnnotation: networks}
 		}
-		r.must(r.create(r.ctx, pod))
+		w.must(w.create(w.ctx, pod))
 		names = append(names, pod.Name)
 	}
 	var running []*corev1.Pod
 	for _, name := range names {
-		pod, err := r.WaitPodRunning(r.ctx, "default", name)
-		r.must(err)
+		pod, err := w.WaitPodRunning(w.ctx, "default", name)
+		w.must(err)
 		running = append(running, pod)
 	}
 	p.up = time.Since(start).Round(time.Millisecond)
 	if networks != "" {
-		r.ownAddresses(running)
+		w.ownAddresses(running)
 	}
 	start = time.Now()
-	r.gone(names...)
+	w.gone(names...)
 	p.down = time.Since(start).Round(time.Millisecond)
-	r.eventually("no address is held", func() error {
-		held, err := filepath.Glob(r.Nodes()[0].Path("/run/braid/ipam/held/*"))
+	w.eventually("no address is held", func() error {
+		held, err := filepath.Glob(w.Nodes()[0].Path("/run/braid/ipam/held/*"))
 		if err == nil && len(held) > 0 {
 			err = fmt.Errorf("held: %q", held)
 		}
@@ -256,20 +256,20 @@ func (r *rig) pace(name, networks string) (p pace) {
 }
 
 // ownAddresses reports an error unless each pod has five addresses that no other has.
-func (r *rig) ownAddresses(pods []*corev1.Pod) {
-	r.t.Helper()
+func (w *world) ownAddresses(pods []*corev1.Pod) {
+	w.t.Helper()
 	owner := map[string]string{}
 	for _, pod := range pods {
-		for _, status := range networkStatus(r.t, pod.Annotations[nadv1.StatusAnnotation]) {
+		for _, status := range networkStatus(w.t, pod.Annotations[nadv1.StatusAnnotation]) {
 			for _, ip := range status.IPs {
 				if other, taken := owner[ip]; taken {
-					r.t.Errorf("%s and %s have address %s", pod.Name, other, ip)
+					w.t.Errorf("%s and %s have address %s", pod.Name, other, ip)
 				}
 				owner[ip] = pod.Name
 			}
 		}
 	}
 	if want := 5 * len(pods); len(owner) != want {
-		r.t.Errorf("%d pods have %d addresses, want %d", len(pods), len(owner), want)
+		w.t.Errorf("%d pods have %d addresses, want %d", len(pods), len(owner), want)
 	}
 }

@@ -17,14 +17,14 @@ import (
 // TestMeddlers: whatever others do to Braid's file and to their own, it is put back and the node's
 // events name the cause. Pods wait for that moment; none starts without its networks.
 func TestMeddlers(t *testing.T) {
-	r := newRig(t)
-	r.private()
-	r.forgetEvents()
-	c := r.churn()
+	w := newWorld(t)
+	w.private()
+	w.forgetEvents()
+	c := w.churn()
 	again := map[*lab.Node]string{} // each node has addresses of its own
-	for _, n := range r.Nodes() {
+	for _, n := range w.Nodes() {
 		network, err := os.ReadFile(n.Path(privateDir + "/" + networkName))
-		r.must(err)
+		w.must(err)
 		again[n] = strings.Replace(string(network), "{", `{"meddled": true, `, 1)
 	}
 	const renamed = "05-pods.conflist"
@@ -68,21 +68,21 @@ func TestMeddlers(t *testing.T) {
 			refers(networkName), "the default network is now " + privateDir + "/" + networkName,
 		},
 	} {
-		for _, n := range r.Nodes() {
-			r.must(m.do(n))
+		for _, n := range w.Nodes() {
+			w.must(m.do(n))
 		}
-		for _, n := range r.Nodes() {
-			r.eventually(m.what, func() error {
-				return errors.Join(m.done(n), r.told(n, m.event), onlyBraid(n))
+		for _, n := range w.Nodes() {
+			w.eventually(m.what, func() error {
+				return errors.Join(m.done(n), w.told(n, m.event), onlyBraid(n))
 			})
 		}
 	}
-	for _, n := range r.Nodes() {
-		r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
+	for _, n := range w.Nodes() {
+		w.must(os.Remove(n.Path(configuration + ".cilium_bak")))
 	}
 	c.more()
 	c.end()
-	r.eventually("both nodes are ready", r.ready)
+	w.eventually("both nodes are ready", w.ready)
 }
 
 // has wants a file of a node to have that content.
@@ -116,16 +116,16 @@ func onlyBraid(n *lab.Node) error {
 
 // forgetEvents deletes the nodes' events, which other tests have led to. (kubectl would delete one
 // at a time.)
-func (r *rig) forgetEvents() {
-	r.t.Helper()
+func (w *world) forgetEvents() {
+	w.t.Helper()
 	nodes := metav1.ListOptions{FieldSelector: "involvedObject.kind=Node"}
-	r.must(r.Client().CoreV1().Events("default").
-		DeleteCollection(r.ctx, metav1.DeleteOptions{}, nodes))
+	w.must(w.Client().CoreV1().Events("default").
+		DeleteCollection(w.ctx, metav1.DeleteOptions{}, nodes))
 }
 
 // told wants a node's events to have those words.
-func (r *rig) told(n *lab.Node, words string) error {
-	out, err := r.Kubectl(r.ctx, "get", "events",
+func (w *world) told(n *lab.Node, words string) error {
+	out, err := w.Kubectl(w.ctx, "get", "events",
 		"--field-selector=involvedObject.kind=Node,involvedObject.name="+n.Name,
 		"--output=jsonpath={.items[*].message}")
 	if err == nil && !strings.Contains(out, words) {

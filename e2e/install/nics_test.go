@@ -31,7 +31,7 @@ const bothNetworks = firstNetwork + "," + secondNetwork
 // wired is a cluster whose nodes have the interfaces of the guide's cluster configuration, and the
 // networks over them.
 type wired struct {
-	*rig
+	*world
 
 	list   string // nodeInterfaces
 	leases string // the DHCP server's file
@@ -40,7 +40,7 @@ type wired struct {
 // newWired has all in place. When the test has ended, the nodes are as before.
 func newWired(t *testing.T) *wired {
 	t.Helper()
-	w := &wired{rig: newRigFor(t, 6*patience)}
+	w := &wired{world: newWorldFor(t, 6*patience)}
 	w.installed()
 	leases, stop := w.serveDHCP()
 	t.Cleanup(stop)
@@ -61,7 +61,7 @@ func newWired(t *testing.T) *wired {
 
 func (w *wired) with(t *testing.T) *wired {
 	t.Helper()
-	return &wired{&rig{w.Cluster, t, w.ctx}, w.list, w.leases}
+	return &wired{&world{w.Cluster, t, w.ctx}, w.list, w.leases}
 }
 
 // well returns an error unless all interfaces are as the cluster configuration has them.
@@ -201,12 +201,12 @@ func (w *wired) absent() {
 }
 
 // unplug takes the first NIC out of a node until plug is called, or the test has ended.
-func (r *rig) unplug(n *lab.Node) (plug func()) {
-	r.t.Helper()
-	r.must(n.Unplug(r.ctx, firstNIC))
+func (w *world) unplug(n *lab.Node) (plug func()) {
+	w.t.Helper()
+	w.must(n.Unplug(w.ctx, firstNIC))
 	var once sync.Once
-	plug = func() { once.Do(func() { r.must(n.Plug(r.ctx, firstNIC)) }) }
-	r.t.Cleanup(plug)
+	plug = func() { once.Do(func() { w.must(n.Plug(w.ctx, firstNIC)) }) }
+	w.t.Cleanup(plug)
 	return plug
 }
 

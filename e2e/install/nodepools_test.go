@@ -21,55 +21,55 @@ const poolLabel = "cloud.google.com/gke-nodepool"
 // label that the guide names is all that it takes; a node that loses it keeps its pods, and gets no
 // more.
 func TestU11LabelIsEnough(t *testing.T) {
-	r := newRig(t)
-	r.installed()
-	r.guide("node-pool.yaml")
+	w := newWorld(t)
+	w.installed()
+	w.guide("node-pool.yaml")
 	const name = "sample-pod-on-pool"
-	r.unschedulable(name)
-	n := r.Nodes()[1]
-	_, err := r.Kubectl(r.ctx, "label", "nodes", n.Name, poolLabel+"=sample-pool")
-	r.must(err)
-	if pod := r.running(name); pod.Spec.NodeName != n.Name {
+	w.unschedulable(name)
+	n := w.Nodes()[1]
+	_, err := w.Kubectl(w.ctx, "label", "nodes", n.Name, poolLabel+"=sample-pool")
+	w.must(err)
+	if pod := w.running(name); pod.Spec.NodeName != n.Name {
 		t.Errorf("the pod runs on %s, and %s has the label", pod.Spec.NodeName, n.Name)
 	}
-	_, err = r.Kubectl(r.ctx, "label", "nodes", n.Name, poolLabel+"-")
-	r.must(err)
-	r.must(r.create(r.ctx, lab.Pod("default", "late",
+	_, err = w.Kubectl(w.ctx, "label", "nodes", n.Name, poolLabel+"-")
+	w.must(err)
+	w.must(w.create(w.ctx, lab.Pod("default", "late",
 		map[string]string{nadv1.NetworksAnnotation: secondNetwork})))
-	r.unschedulable("late")
-	r.running(name)
-	r.gone(name, "late")
-	r.delete("net-attach-def", secondNetwork)
+	w.unschedulable("late")
+	w.running(name)
+	w.gone(name, "late")
+	w.delete("net-attach-def", secondNetwork)
 }
 
 // TestU2NodePools: networks are tied to the worker nodes of their pools. The pods of two
 // Deployments run where theirs is, and on no node of the control plane that has it; a pod that
 // wants both is refused by the names of both.
 func TestU2NodePools(t *testing.T) {
-	r := newRig(t)
-	r.installed()
-	first, second := r.Nodes()[0], r.Nodes()[1]
+	w := newWorld(t)
+	w.installed()
+	first, second := w.Nodes()[0], w.Nodes()[1]
 	label := func(n *lab.Node, value string) {
 		t.Helper()
-		_, err := r.Kubectl(r.ctx, "label", "nodes", n.Name, "--overwrite", poolLabel+value)
-		r.must(err)
+		_, err := w.Kubectl(w.ctx, "label", "nodes", n.Name, "--overwrite", poolLabel+value)
+		w.must(err)
 	}
 	label(first, "=blue")
 	label(second, "=green")
 	defer label(first, "-")
 	defer label(second, "-")
 	for _, pool := range []string{"blue", "green"} {
-		nad := r.nad(pool, dataPlane, poolLabel+"="+pool)
-		r.eventually("the network is admitted", func() error { return r.Apply(r.ctx, nad) })
-		_, err := r.Client().AppsV1().Deployments("default").
-			Create(r.ctx, deployment(pool, 3), metav1.CreateOptions{})
-		r.must(err)
+		nad := w.nad(pool, dataPlane, poolLabel+"="+pool)
+		w.eventually("the network is admitted", func() error { return w.Apply(w.ctx, nad) })
+		_, err := w.Client().AppsV1().Deployments("default").
+			Create(w.ctx, deployment(pool, 3), metav1.CreateOptions{})
+		w.must(err)
 	}
-	r.eventually("all pods run where their networks are", func() error {
-		return errors.Join(r.allOn("blue", first, 3), r.allOn("green", second, 3))
+	w.eventually("all pods run where their networks are", func() error {
+		return errors.Join(w.allOn("blue", first, 3), w.allOn("green", second, 3))
 	})
 	both := lab.Pod("default", "both", map[string]string{nadv1.NetworksAnnotation: "blue,green"})
-	err := r.create(r.ctx, both)
+	err := w.create(w.ctx, both)
 	for _, word := range []string{
 		"default/both", "NAD default/blue (" + poolLabel + "=blue)",
 		"NAD default/green (" + poolLabel + "=green)", "have one of the networks only",
@@ -80,29 +80,29 @@ func TestU2NodePools(t *testing.T) {
 	}
 
 	const role = "node-role.kubernetes.io/control-plane"
-	_, err = r.Kubectl(r.ctx, "taint", "nodes", first.Name, role+":NoSchedule")
-	r.must(err)
+	_, err = w.Kubectl(w.ctx, "taint", "nodes", first.Name, role+":NoSchedule")
+	w.must(err)
 	defer func() { // for a test that fails
-		r.Kubectl(r.ctx, "taint", "nodes", first.Name, role+":NoSchedule-")
+		w.Kubectl(w.ctx, "taint", "nodes", first.Name, role+":NoSchedule-")
 	}()
 	label(first, "=green")
-	_, err = r.Kubectl(r.ctx, "scale", "--replicas=5", "deployment/green")
-	r.must(err)
-	r.eventually("the pods run on the worker nodes of the pool", func() error {
-		return r.allOn("green", second, 5)
+	_, err = w.Kubectl(w.ctx, "scale", "--replicas=5", "deployment/green")
+	w.must(err)
+	w.eventually("the pods run on the worker nodes of the pool", func() error {
+		return w.allOn("green", second, 5)
 	})
-	_, err = r.Kubectl(r.ctx, "taint", "nodes", first.Name, role+":NoSchedule-")
-	r.must(err)
-	r.delete("deployments", "blue", "green")
-	r.eventually("their pods are gone", func() error {
-		return errors.Join(r.allOn("blue", first, 0), r.allOn("green", second, 0))
+	_, err = w.Kubectl(w.ctx, "taint", "nodes", first.Name, role+":NoSchedule-")
+	w.must(err)
+	w.delete("deployments", "blue", "green")
+	w.eventually("their pods are gone", func() error {
+		return errors.Join(w.allOn("blue", first, 0), w.allOn("green", second, 0))
 	})
-	r.delete("net-attach-def", "blue", "green")
+	w.delete("net-attach-def", "blue", "green")
 }
 
 // nad is a NAD of the namespace default; selector is empty for none.
-func (r *rig) nad(name, config, selector string) string {
-	r.t.Helper()
+func (w *world) nad(name, config, selector string) string {
+	w.t.Helper()
 	annotations := map[string]string{}
 	if selector != "" {
 		annotations[nadv1.NodeSelectorAnnotation] = selector
@@ -112,7 +112,7 @@ func (r *rig) nad(name, config, selector string) string {
 		"metadata": map[string]any{"name": name, "namespace": "default", "annotations": annotations},
 		"spec":     map[string]any{"config": config},
 	})
-	r.must(err)
+	w.must(err)
 	return string(text)
 }
 
@@ -130,15 +130,15 @@ func deployment(name string, replicas int32) *appsv1.Deployment {
 }
 
 // allOn returns an error unless a Deployment has so many pods, and all run on a node with net1.
-func (r *rig) allOn(name string, n *lab.Node, want int) error {
-	pods, err := r.Client().CoreV1().Pods("default").
-		List(r.ctx, metav1.ListOptions{LabelSelector: "app=" + name})
+func (w *world) allOn(name string, n *lab.Node, want int) error {
+	pods, err := w.Client().CoreV1().Pods("default").
+		List(w.ctx, metav1.ListOptions{LabelSelector: "app=" + name})
 	if err != nil {
 		return err
 	}
 	for _, p := range pods.Items {
 		if p.Spec.NodeName != n.Name && p.Spec.NodeName != "" {
-			r.t.Fatalf("pod %s of %s is on %s, and not on %s", p.Name, name, p.Spec.NodeName, n.Name)
+			w.t.Fatalf("pod %s of %s is on %s, and not on %s", p.Name, name, p.Spec.NodeName, n.Name)
 		}
 		if p.Status.Phase != corev1.PodRunning ||
 			!strings.Contains(p.Annotations[nadv1.StatusAnnotation], `"net1"`) {
@@ -152,26 +152,26 @@ func (r *rig) allOn(name string, n *lab.Node, want int) error {
 }
 
 // unschedulable waits for the scheduler's event that no node has what a pod selects.
-func (r *rig) unschedulable(name string) {
-	r.t.Helper()
-	r.eventually("no node is "+name+"'s", func() error {
-		out, err := r.Kubectl(r.ctx, "events", "--for=pod/"+name)
+func (w *world) unschedulable(name string) {
+	w.t.Helper()
+	w.eventually("no node is "+name+"'s", func() error {
+		out, err := w.Kubectl(w.ctx, "events", "--for=pod/"+name)
 		if err == nil && (!strings.Contains(out, "FailedScheduling") ||
 			!strings.Contains(out, "didn't match Pod's node affinity/selector")) {
 			err = errors.New(out)
 		}
 		return err
 	})
-	pod, err := r.Client().CoreV1().Pods("default").Get(r.ctx, name, metav1.GetOptions{})
-	r.must(err)
+	pod, err := w.Client().CoreV1().Pods("default").Get(w.ctx, name, metav1.GetOptions{})
+	w.must(err)
 	if pod.Spec.NodeName != "" {
-		r.t.Errorf("pod %s is on %s", name, pod.Spec.NodeName)
+		w.t.Errorf("pod %s is on %s", name, pod.Spec.NodeName)
 	}
 }
 
 // delete deletes objects of one kind in the namespace default.
-func (r *rig) delete(kind string, names ...string) {
-	r.t.Helper()
-	_, err := r.Kubectl(r.ctx, append([]string{"delete", kind}, names...)...)
-	r.must(err)
+func (w *world) delete(kind string, names ...string) {
+	w.t.Helper()
+	_, err := w.Kubectl(w.ctx, append([]string{"delete", kind}, names...)...)
+	w.must(err)
 }

@@ -18,30 +18,30 @@ const formerNetwork = `{"cniVersion": "1.0.0", "name": "former", "plugins": [{"t
 // Braid's plugin stays. New pods have the former network, and when the pod is gone nothing of it is
 // left. Then Braid is installed once more.
 func TestUninstallRestores(t *testing.T) {
-	r := newRig(t)
-	r.private()
-	for _, n := range r.Nodes() {
-		r.must(n.WriteFile("/etc/cni/05-former.conflist.bak", []byte(formerNetwork), 0o600))
+	w := newWorld(t)
+	w.private()
+	for _, n := range w.Nodes() {
+		w.must(n.WriteFile("/etc/cni/05-former.conflist.bak", []byte(formerNetwork), 0o600))
 	}
-	n := r.Nodes()[0]
-	r.pod("alive", n.Name)
-	config, err := r.Kubeconfig(lab.UserAdmin)
-	r.must(err)
+	n := w.Nodes()[0]
+	w.pod("alive", n.Name)
+	config, err := w.Kubeconfig(lab.UserAdmin)
+	w.must(err)
 	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
-	r.must(err)
-	_, err = r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config, "--keep-files", "--restore",
+	w.must(err)
+	_, err = w.Run(w.ctx, cli, "uninstall", "--kubeconfig", config, "--keep-files", "--restore",
 		"/etc/cni/05-former.conflist.bak")
-	r.must(err)
-	for _, n := range r.Nodes() {
+	w.must(err)
+	for _, n := range w.Nodes() {
 		names, err := filepath.Glob(n.Path(confDir) + "/*")
-		r.must(err)
+		w.must(err)
 		for i := range names {
 			names[i] = filepath.Base(names[i])
 		}
 		if want := []string{"05-former.conflist", networkName}; !slices.Equal(names, want) {
 			t.Errorf("%s has %q, want %q", n.Name, names, want)
 		}
-		r.must(has(n, confDir+"/05-former.conflist", formerNetwork))
+		w.must(has(n, confDir+"/05-former.conflist", formerNetwork))
 		for _, path := range []string{binDir + "/braid", binDir + "/braid-full", kubeconfig} {
 			if _, err := os.Stat(n.Path(path)); err != nil {
 				t.Errorf("what was to be kept is gone: %v", err)
@@ -50,22 +50,22 @@ func TestUninstallRestores(t *testing.T) {
 	}
 	former := lab.Pod("default", "former", nil)
 	former.Spec.NodeName = n.Name
-	err = r.create(r.ctx, former)
-	r.must(err)
-	former, err = r.WaitPodRunning(r.ctx, "default", "former")
-	r.must(err)
+	err = w.create(w.ctx, former)
+	w.must(err)
+	former, err = w.WaitPodRunning(w.ctx, "default", "former")
+	w.must(err)
 	if !strings.HasPrefix(former.Status.PodIP, "10.247.") {
 		t.Errorf("a new pod has address %s", former.Status.PodIP)
 	}
-	r.gone("alive", "former")
-	for _, n := range r.Nodes() {
-		r.eventually("nothing is left on "+n.Name, func() error { return nothingLeft(n) })
-		r.must(os.Remove(n.Path(confDir + "/05-former.conflist")))
-		r.must(os.Remove(n.Path("/etc/cni/05-former.conflist.bak")))
+	w.gone("alive", "former")
+	for _, n := range w.Nodes() {
+		w.eventually("nothing is left on "+n.Name, func() error { return nothingLeft(n) })
+		w.must(os.Remove(n.Path(confDir + "/05-former.conflist")))
+		w.must(os.Remove(n.Path("/etc/cni/05-former.conflist.bak")))
 	}
-	_, err = r.Kubectl(r.ctx, "delete", "daemonset", "--namespace="+namespace, "braid-agent")
-	r.must(err)
-	r.private()
-	r.pod("again", n.Name)
-	r.gone("again")
+	_, err = w.Kubectl(w.ctx, "delete", "daemonset", "--namespace="+namespace, "braid-agent")
+	w.must(err)
+	w.private()
+	w.pod("again", n.Name)
+	w.gone("again")
 }

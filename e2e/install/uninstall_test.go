@@ -14,21 +14,21 @@ import (
 // Braid no DEL any more. It is the last test of a cluster with Braid: those of userguide_test.go
 // and withmultus_test.go, which come after it, begin without.
 func TestUninstall(t *testing.T) {
-	r := newRig(t)
-	r.eventually("both nodes are ready", r.ready)
-	n := r.Nodes()[0]
-	r.pod("alive", n.Name)
-	config, err := r.Kubeconfig(lab.UserAdmin)
-	r.must(err)
+	w := newWorld(t)
+	w.eventually("both nodes are ready", w.ready)
+	n := w.Nodes()[0]
+	w.pod("alive", n.Name)
+	config, err := w.Kubeconfig(lab.UserAdmin)
+	w.must(err)
 	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
-	r.must(err)
+	w.must(err)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config)
+		_, err := w.Run(w.ctx, cli, "uninstall", "--kubeconfig", config)
 		ended <- err
 	}()
 	configuration := n.Path("/etc/cni/net.d/00-braid.conflist")
-	r.eventually("the configuration goes", func() error {
+	w.eventually("the configuration goes", func() error {
 		if _, err := os.Stat(configuration); err == nil {
 			return errors.New("it is there")
 		}
@@ -36,23 +36,23 @@ func TestUninstall(t *testing.T) {
 	})
 	plain := lab.Pod("default", "plain", nil)
 	plain.Spec.NodeName = n.Name
-	err = r.create(r.ctx, plain)
-	r.must(err)
-	_, err = r.WaitPodRunning(r.ctx, "default", "plain")
-	r.must(err)
+	err = w.create(w.ctx, plain)
+	w.must(err)
+	_, err = w.WaitPodRunning(w.ctx, "default", "plain")
+	w.must(err)
 	for _, name := range []string{"braid", "braid-full"} {
 		if _, err := os.Stat(n.Path(binDir + "/" + name)); err != nil {
 			t.Errorf("the plugin is gone while a pod has its networks: %v", err)
 		}
 	}
 	// The controller's pods, too, are Braid's, if they were started after it was installed.
-	_, err = r.Kubectl(r.ctx, "scale", "--namespace="+namespace, "--replicas=0",
+	_, err = w.Kubectl(w.ctx, "scale", "--namespace="+namespace, "--replicas=0",
 		"deployment/braid-controller")
-	r.must(err)
-	r.gone("alive", "plain")
-	r.must(<-ended)
+	w.must(err)
+	w.gone("alive", "plain")
+	w.must(<-ended)
 	left, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
-	r.must(err)
+	w.must(err)
 	for _, path := range append(left, n.Path(binDir+"/braid"), n.Path(binDir+"/braid-full"),
 		n.Path("/var/lib/braid/kubeconfig")) {
 		if _, err := os.Stat(path); err == nil {

@@ -21,7 +21,7 @@ import (
 
 // guide is a cluster on which Braid is as conf/gke/README.md says.
 type guide struct {
-	*rig
+	*world
 
 	bin string // has kubectl-braid, which kubectl finds in the PATH
 }
@@ -31,7 +31,7 @@ type guide struct {
 // TestUninstall. The lab's kernel may have no ipvlan: networks are of macvlan here, and as the
 // files have them in TestU16GuideFilesWithIPvlan of cmd/braid, which a user-mode kernel runs.
 func TestU3Guide(t *testing.T) {
-	g := &guide{newRigFor(t, 8*patience), t.TempDir()}
+	g := &guide{newWorldFor(t, 8*patience), t.TempDir()}
 	_, stop := g.serveDHCP()
 	defer stop()
 	g.enable()
@@ -50,7 +50,7 @@ func TestU3Guide(t *testing.T) {
 
 func (g *guide) with(t *testing.T) *guide {
 	t.Helper()
-	return &guide{&rig{g.Cluster, t, g.ctx}, g.bin}
+	return &guide{&world{g.Cluster, t, g.ctx}, g.bin}
 }
 
 // enable is "Install" and "Enable on the cluster": the cluster configuration is checked, values are
@@ -123,19 +123,19 @@ func (g *guide) braid(args ...string) (string, error) {
 
 // guide applies a file of conf/gke as kubectl does, with what the lab has not replaced; of several
 // objects those that are named, or all.
-func (r *rig) guide(file string, names ...string) {
-	r.t.Helper()
+func (w *world) guide(file string, names ...string) {
+	w.t.Helper()
 	text, err := os.ReadFile(filepath.Join(root(), "conf/gke", file))
-	r.must(err)
+	w.must(err)
 	objects := slices.DeleteFunc(strings.Split(string(text), "\n---\n"), func(object string) bool {
 		return len(names) > 0 && !slices.ContainsFunc(names, func(name string) bool {
 			return strings.Contains(object, "\n  name: "+name+"\n")
 		})
 	})
-	path := filepath.Join(r.t.TempDir(), file)
-	r.must(os.WriteFile(path, []byte(onLab(strings.Join(objects, "\n---\n"))), 0o600))
-	r.eventually(file+" is admitted", func() error {
-		_, err := r.Kubectl(r.ctx, "apply", "-f", path)
+	path := filepath.Join(w.t.TempDir(), file)
+	w.must(os.WriteFile(path, []byte(onLab(strings.Join(objects, "\n---\n"))), 0o600))
+	w.eventually(file+" is admitted", func() error {
+		_, err := w.Kubectl(w.ctx, "apply", "-f", path)
 		return err
 	})
 }

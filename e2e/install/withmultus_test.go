@@ -38,7 +38,7 @@ const (
 
 // migration is a node on its way between Multus and Braid.
 type migration struct {
-	*rig
+	*world
 
 	n *lab.Node
 }
@@ -46,32 +46,32 @@ type migration struct {
 // newMigration is a cluster whose nodes have a default network, and neither Braid nor Multus.
 func newMigration(t *testing.T) *migration {
 	t.Helper()
-	r := newRig(t)
-	m := &migration{r, r.Nodes()[0]}
-	for _, n := range r.Nodes() {
-		r.must(n.WaitReady(r.ctx))
+	w := newWorld(t)
+	m := &migration{w, w.Nodes()[0]}
+	for _, n := range w.Nodes() {
+		w.must(n.WaitReady(w.ctx))
 	}
-	_, err := r.Kubectl(r.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait",
+	_, err := w.Kubectl(w.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait",
 		"daemonset/braid-agent", "deployment/braid-controller",
 		"mutatingwebhookconfiguration/braid-controller",
 		"validatingwebhookconfiguration/braid-controller")
-	r.must(err)
-	for _, n := range r.Nodes() { // of a test before
+	w.must(err)
+	for _, n := range w.Nodes() { // of a test before
 		for _, path := range []string{
 			braidConf, "/opt/cni/bin/braid", "/opt/cni/bin/braid-full", "/var/lib/braid", multusConf,
 			multusDir,
 		} {
-			r.must(os.RemoveAll(n.Path(path)))
+			w.must(os.RemoveAll(n.Path(path)))
 		}
-		r.must(n.InstallPlugins(r.ctx, "macvlan", "portmap"))
-		r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, multusDefault)), 0o644))
+		w.must(n.InstallPlugins(w.ctx, "macvlan", "portmap"))
+		w.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, multusDefault)), 0o644))
 	}
-	_, err = r.Kubectl(r.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
-	r.must(err)
+	_, err = w.Kubectl(w.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
+	w.must(err)
 	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", `+
 		`"metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`,
 		fmt.Sprintf(multusNAD, 0))
-	r.eventually("the kind of NADs", func() error { return r.Apply(r.ctx, nad) })
+	w.eventually("the kind of NADs", func() error { return w.Apply(w.ctx, nad) })
 	m.loaded("pods")
 	return m
 }
@@ -112,7 +112,7 @@ func (m *migration) loaded(name string) {
 	m.eventually("containerd has "+name, func() error {
 		pod := lab.Pod("default", "probe", nil)
 		pod.Spec.NodeName = m.n.Name
-		if err := m.rig.create(m.ctx, pod); err != nil {
+		if err := m.world.create(m.ctx, pod); err != nil {
 			return err
 		}
 		_, err := m.WaitPodRunning(m.ctx, "default", "probe")
@@ -140,7 +140,7 @@ func (m *migration) create(name string, hostPort int32, annotations map[string]s
 	c := &pod.Spec.Containers[0]
 	c.Args = []string{"serve", "0.0.0.0:8080", name}
 	c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: hostPort}}
-	m.must(m.rig.create(m.ctx, pod))
+	m.must(m.world.create(m.ctx, pod))
 }
 
 // sandbox is the ID of a pod's sandbox.

@@ -57,11 +57,11 @@ func TestU10CapacityRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
-			r.nad("web/room", capacity.ScheduleAnnotation, "true")
-			r.nad("default/wide", capacity.ScheduleAnnotation, "true")
-			r.nad("web/off", capacity.ScheduleAnnotation, "false")
-			for _, nad := range r.nads {
+			c := newCluster(t, "")
+			c.nad("web/room", capacity.ScheduleAnnotation, "true")
+			c.nad("default/wide", capacity.ScheduleAnnotation, "true")
+			c.nad("web/off", capacity.ScheduleAnnotation, "false")
+			for _, nad := range c.nads {
 				nad.Spec.Config = strings.Replace(nad.Spec.Config, `"type"`,
 					`"capabilities": {"ips": true}, "type"`, 1)
 			}
@@ -69,7 +69,7 @@ func TestU10CapacityRequests(t *testing.T) {
 			if test.edit != nil {
 				test.edit(p)
 			}
-			got, v := r.create(p)
+			got, v := c.create(p)
 			if got == nil || len(v.Warnings) > 0 {
 				t.Fatal(v.Denied, v.Unknown, v.Warnings)
 			}
@@ -81,7 +81,7 @@ func TestU10CapacityRequests(t *testing.T) {
 						c.Name, requests(&c), c.Resources, test.want[i])
 				}
 			}
-			if _, v := r.create(got); len(v.Patch) > 0 {
+			if _, v := c.create(got); len(v.Patch) > 0 {
 				t.Errorf("judged again it is changed again: %s", v.Patch)
 			}
 		})
@@ -101,15 +101,15 @@ func requests(c *corev1.Container) string {
 // The template of a workload stays as it is: its pods are changed when they are made.
 func TestU10CapacityOfTemplates(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.nad("web/room", capacity.ScheduleAnnotation, "true")
+	c := newCluster(t, "")
+	c.nad("web/room", capacity.ScheduleAnnotation, "true")
 	p := pod("room")
 	d := &appsv1.Deployment{
 		Spec: appsv1.DeploymentSpec{
 			Template: corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec},
 		},
 	}
-	if v := r.review("Deployment", admissionv1.Create, d, nil); v.Denied != nil || len(v.Patch) > 0 ||
+	if v := c.review("Deployment", admissionv1.Create, d, nil); v.Denied != nil || len(v.Patch) > 0 ||
 		len(v.Warnings) > 0 {
 		t.Errorf("%+v", v)
 	}
@@ -118,20 +118,20 @@ func TestU10CapacityOfTemplates(t *testing.T) {
 // The annotation is judged with its NAD; pods wait for ever for what a NAD no longer asks for.
 func TestU10CapacityOfNAD(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	denied(t, "yes", r.review(kind, admissionv1.Create,
-		r.nad("web/o", capacity.ScheduleAnnotation, "yes"), nil), failure.NADInvalid, capacity.Field,
+	c := newCluster(t, "")
+	denied(t, "yes", c.review(kind, admissionv1.Create,
+		c.nad("web/o", capacity.ScheduleAnnotation, "yes"), nil), failure.NADInvalid, capacity.Field,
 		`"true"`)
-	asks := r.nad("web/o", capacity.ScheduleAnnotation, "true")
-	if v := r.review(kind, admissionv1.Create, asks, nil); v.Denied != nil ||
+	asks := c.nad("web/o", capacity.ScheduleAnnotation, "true")
+	if v := c.review(kind, admissionv1.Create, asks, nil); v.Denied != nil ||
 		warned(v, capacity.ScheduleAnnotation) {
 		t.Errorf("true: %+v", v)
 	}
-	if v := r.review(kind, admissionv1.Update, r.nad("web/o"), asks); v.Denied != nil ||
+	if v := c.review(kind, admissionv1.Update, c.nad("web/o"), asks); v.Denied != nil ||
 		!warned(v, "braid-cni.io/web.o", "Pending") {
 		t.Errorf("taken away: %+v", v)
 	}
-	if v := r.review(kind, admissionv1.Update, asks, r.nad("web/o")); v.Denied != nil ||
+	if v := c.review(kind, admissionv1.Update, asks, c.nad("web/o")); v.Denied != nil ||
 		warned(v, capacity.ScheduleAnnotation) {
 		t.Errorf("added: %+v", v)
 	}

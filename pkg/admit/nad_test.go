@@ -24,7 +24,7 @@ func TestU8NADsThatNoPodCouldUse(t *testing.T) {
 		keys, config, selector string
 		reason                 failure.Reason
 		words                  []string
-		mend                   func(*rig, *nadv1.NetworkAttachmentDefinition)
+		mend                   func(*cluster, *nadv1.NetworkAttachmentDefinition)
 	}{
 		"comment": {
 			config: "{\"type\": \"macvlan\" # why\n}", reason: failure.NADInvalid,
@@ -46,48 +46,48 @@ func TestU8NADsThatNoPodCouldUse(t *testing.T) {
 			keys:   `,"braid": {"policyDefault": "enforce"}`,
 			config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`,
 			reason: failure.PolicyRefused, words: []string{"master"},
-			mend: func(r *rig, _ *nadv1.NetworkAttachmentDefinition) {
-				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], ` +
+			mend: func(c *cluster, _ *nadv1.NetworkAttachmentDefinition) {
+				c.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], ` +
 					`"masters": ["eth1"]}]}`)
 			},
 		},
 		"selector": {
 			config: plainMacvlan, selector: "a in (b", reason: failure.NADInvalid,
 			words: []string{"nodeSelector"},
-			mend: func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) {
+			mend: func(_ *cluster, nad *nadv1.NetworkAttachmentDefinition) {
 				nad.Annotations[nadv1.NodeSelectorAnnotation] = "a in (b)"
 			},
 		},
 		"selector of no node": {
 			config: plainMacvlan, selector: "a=b,a=c", reason: failure.NADInvalid,
 			words: []string{"no node can have all of it", "remove what contradicts"},
-			mend: func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) {
+			mend: func(_ *cluster, nad *nadv1.NetworkAttachmentDefinition) {
 				nad.Annotations[nadv1.NodeSelectorAnnotation] = "a=b"
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, test.keys)
-			nad := r.nad("web/o")
+			c := newCluster(t, test.keys)
+			nad := c.nad("web/o")
 			nad.Spec.Config = test.config
 			if test.selector != "" {
 				nad.Annotations[nadv1.NodeSelectorAnnotation] = test.selector
 			}
-			denied(t, name, r.review(kind, admissionv1.Create, nad, nil), test.reason, test.words...)
+			denied(t, name, c.review(kind, admissionv1.Create, nad, nil), test.reason, test.words...)
 			// Whoever changes a label of it, or deletes it, is not held up.
 			changed := labelled(nad)
-			if v := r.review(kind, admissionv1.Update, changed, nad); v.Denied != nil {
+			if v := c.review(kind, admissionv1.Update, changed, nad); v.Denied != nil {
 				t.Errorf("a label: %v", v.Denied)
 			}
 			now := metav1.Now()
 			changed.Spec.Config += " "
 			changed.DeletionTimestamp = &now
-			if v := r.review(kind, admissionv1.Update, changed, nad); v.Denied != nil {
+			if v := c.review(kind, admissionv1.Update, changed, nad); v.Denied != nil {
 				t.Errorf("being deleted: %v", v.Denied)
 			}
-			test.mend(r, nad)
-			if v := r.review(kind, admissionv1.Create, nad, nil); v.Denied != nil || v.Unknown != nil {
+			test.mend(c, nad)
+			if v := c.review(kind, admissionv1.Create, nad, nil); v.Denied != nil || v.Unknown != nil {
 				t.Errorf("after the remedy: %v, %v", v.Denied, v.Unknown)
 			}
 		})
@@ -97,8 +97,8 @@ func TestU8NADsThatNoPodCouldUse(t *testing.T) {
 const plainMacvlan = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`
 
 // configure is a remedy: another configuration.
-func configure(config string) func(*rig, *nadv1.NetworkAttachmentDefinition) {
-	return func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) { nad.Spec.Config = config }
+func configure(config string) func(*cluster, *nadv1.NetworkAttachmentDefinition) {
+	return func(_ *cluster, nad *nadv1.NetworkAttachmentDefinition) { nad.Spec.Config = config }
 }
 
 // What may be meant so is a warning.
@@ -137,18 +137,18 @@ func TestNADWarnings(t *testing.T) {
 		},
 		"no range of ours": {`"range": "10.0.0.0/24"`, `"range": "x"`, nil},
 	} {
-		r := newRig(t, "")
-		nad := r.nad("web/o")
+		c := newCluster(t, "")
+		nad := c.nad("web/o")
 		nad.Spec.Config = whereabouts(test.mine)
-		r.nads["other/theirs"].Spec.Config = whereabouts(test.theirs)
-		v := r.review(kind, admissionv1.Create, nad, nil)
+		c.nads["other/theirs"].Spec.Config = whereabouts(test.theirs)
+		v := c.review(kind, admissionv1.Create, nad, nil)
 		if v.Denied != nil || test.words != nil && !warned(v, test.words...) ||
 			test.words == nil && warned(v, "other/theirs") {
 			t.Errorf("%s: %v, %v", name, v.Denied, v.Warnings)
 		}
 	}
-	r := newRig(t, "")
-	if v := r.review(kind, admissionv1.Create, r.nad("web/o", nadv1.ResourceNameAnnotation, "nic"),
+	c := newCluster(t, "")
+	if v := c.review(kind, admissionv1.Create, c.nad("web/o", nadv1.ResourceNameAnnotation, "nic"),
 		nil); v.Denied != nil || !warned(v, "resourceName", "vendor.com/nic") {
 		t.Errorf("%+v", v)
 	}
@@ -157,15 +157,15 @@ func TestNADWarnings(t *testing.T) {
 // Who changes or deletes a NAD is told which pods have the network.
 func TestNADInUse(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
+	c := newCluster(t, "")
 	for i := range 5 {
 		name := fmt.Sprint("p", i)
-		r.pods = append(r.pods, metav1.ObjectMeta{
+		c.pods = append(c.pods, metav1.ObjectMeta{
 			Namespace: "web", Name: name,
 			Annotations: map[string]string{nadv1.NetworksAnnotation: "b, o@net7"},
 		})
 	}
-	r.pods = append(r.pods,
+	c.pods = append(c.pods,
 		metav1.ObjectMeta{
 			Namespace: "web", Name: "other",
 			Annotations: map[string]string{nadv1.NetworksAnnotation: "o2,default/o"},
@@ -173,18 +173,18 @@ func TestNADInUse(t *testing.T) {
 		metav1.ObjectMeta{
 			Namespace: "web", Name: "broken", Annotations: map[string]string{nadv1.NetworksAnnotation: "[o"},
 		})
-	before := r.nad("web/o")
+	before := c.nad("web/o")
 	after := labelled(before)
 	after.Spec.Config = `{"cniVersion": "1.0.0", "type": "ipvlan", "master": "eth1"}`
-	if v := r.review(kind, admissionv1.Update, after, before); v.Denied != nil ||
+	if v := c.review(kind, admissionv1.Update, after, before); v.Denied != nil ||
 		!warned(v, "5 pods (web/p0, web/p1, web/p2, ...)") {
 		t.Errorf("changed: %+v", v)
 	}
-	if v := r.review(kind, admissionv1.Delete, nil, before); v.Denied != nil || !warned(v, "5 pods") {
+	if v := c.review(kind, admissionv1.Delete, nil, before); v.Denied != nil || !warned(v, "5 pods") {
 		t.Errorf("deleted: %+v", v)
 	}
-	r.err = errors.New("down")
-	if v := r.review(kind, admissionv1.Delete, nil, before); v.Denied != nil || v.Unknown != nil {
+	c.err = errors.New("down")
+	if v := c.review(kind, admissionv1.Delete, nil, before); v.Denied != nil || v.Unknown != nil {
 		t.Errorf("it is denied when pods cannot be listed: %+v", v)
 	}
 }
@@ -192,8 +192,8 @@ func TestNADInUse(t *testing.T) {
 // Templates of pods are warned of, not denied, and once.
 func TestWorkloads(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.selecting("web/n", "pool=data")
+	c := newCluster(t, "")
+	c.selecting("web/n", "pool=data")
 	template := func(networks string) corev1.PodTemplateSpec {
 		p := pod(networks)
 		return corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}
@@ -224,23 +224,23 @@ func TestWorkloads(t *testing.T) {
 			"a": nil, "none": {"would be refused", "none"},
 			"other/theirs": {"would be refused", "other/theirs"},
 		} {
-			v := r.review(kind, admissionv1.Create, object(networks), nil)
+			v := c.review(kind, admissionv1.Create, object(networks), nil)
 			if v.Denied != nil || len(v.Patch) > 0 || words != nil && !warned(v, words...) ||
 				words == nil && len(v.Warnings) > 0 {
 				t.Errorf("%s with %s: %+v", kind, networks, v)
 			}
 		}
-		if v := r.review(kind, admissionv1.Update, object("none"), object("none")); len(v.Warnings) > 0 {
+		if v := c.review(kind, admissionv1.Update, object("none"), object("none")); len(v.Warnings) > 0 {
 			t.Errorf("%s: an unchanged template: %v", kind, v.Warnings)
 		}
 	}
-	if v := r.review("DaemonSet", admissionv1.Create, of["DaemonSet"]("n"), nil); !warned(v,
+	if v := c.review("DaemonSet", admissionv1.Create, of["DaemonSet"]("n"), nil); !warned(v,
 		"stay Pending", "pool=data") {
 		t.Errorf("a DaemonSet: %v", v.Warnings)
 	}
 	selected := template("n")
 	selected.Spec.NodeSelector = map[string]string{"pool": "data"}
-	if v := r.review("DaemonSet", admissionv1.Create,
+	if v := c.review("DaemonSet", admissionv1.Create,
 		&appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: selected}}, nil); len(v.Warnings) > 0 {
 		t.Errorf("after the remedy: %v", v.Warnings)
 	}

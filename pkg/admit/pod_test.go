@@ -112,12 +112,12 @@ type sentPod struct {
 
 // podSelecting makes a NAD with each selector, and returns a pod that asks for all of them beside
 // its own selection, and the NADs' names.
-func (r *rig) podSelecting(
+func (c *cluster) podSelecting(
 	selectors []string, own *corev1.PodSpec,
 ) (p *corev1.Pod, networks []string) {
 	for i, selector := range selectors {
 		ref := fmt.Sprintf("web/n%d", i)
-		r.selecting(ref, selector)
+		c.selecting(ref, selector)
 		networks = append(networks, ref)
 	}
 	p = pod(strings.Join(networks, ","))
@@ -127,9 +127,9 @@ func (r *rig) podSelecting(
 
 func (test sentPod) test(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	p, _ := r.podSelecting(test.selectors, &test.before)
-	got, v := r.create(p)
+	c := newCluster(t, "")
+	p, _ := c.podSelecting(test.selectors, &test.before)
+	got, v := c.create(p)
 	if got == nil {
 		t.Fatal(v.Denied, v.Unknown)
 	}
@@ -139,7 +139,7 @@ func (test sentPod) test(t *testing.T) {
 	if diff := cmp.Diff(sorted(test.affinity), sorted(got.Spec.Affinity)); diff != "" {
 		t.Errorf("affinity (-want +got):\n%s", diff)
 	}
-	if again, v := r.create(got); len(v.Patch) > 0 {
+	if again, v := c.create(got); len(v.Patch) > 0 {
 		t.Errorf("judged again it is changed again: %s, %+v", v.Patch, again)
 	}
 }
@@ -190,13 +190,13 @@ func TestU10SelectorsThatExcludeEachOther(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
-			p, networks := r.podSelecting(test.selectors, &test.own)
-			_, v := r.create(p)
+			c := newCluster(t, "")
+			p, networks := c.podSelecting(test.selectors, &test.own)
+			_, v := c.create(p)
 			denied(t, name, v, failure.NodeNotSelected, test.words...)
 			p.Annotations[nadv1.NetworksAnnotation] = networks[0]
 			p.Spec.NodeSelector, p.Spec.Affinity = nil, nil
-			if got, v := r.create(p); got == nil {
+			if got, v := c.create(p); got == nil {
 				t.Errorf("after the remedy: %v", v.Denied)
 			}
 		})
@@ -206,27 +206,27 @@ func TestU10SelectorsThatExcludeEachOther(t *testing.T) {
 // A pod that is bound to a node from the start is compared with that node, as no scheduler does it.
 func TestU10PresetNodeName(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.selecting("web/n", "pool=data")
-	r.nodes = map[string]map[string]string{"in": {"pool": "data"}, "out": {"pool": "other"}}
+	c := newCluster(t, "")
+	c.selecting("web/n", "pool=data")
+	c.nodes = map[string]map[string]string{"in": {"pool": "data"}, "out": {"pool": "other"}}
 	p := pod("n")
 	p.Spec.NodeName = "out"
-	_, v := r.create(p)
+	_, v := c.create(p)
 	denied(t, "out", v, failure.NodeNotSelected, "web/n", "node out",
 		"kubectl label nodes out --overwrite pool=data")
-	r.nodes["out"]["pool"] = "data" // the remedy
+	c.nodes["out"]["pool"] = "data" // the remedy
 	for _, name := range []string{"in", "out"} {
 		p.Spec.NodeName = name
-		if got, v := r.create(p); got == nil {
+		if got, v := c.create(p); got == nil {
 			t.Errorf("%s: %v", name, v.Denied)
 		}
 	}
 	p.Spec.NodeName = "none"
-	if got, v := r.create(p); got == nil || !warned(v, "none", "no node") {
+	if got, v := c.create(p); got == nil || !warned(v, "none", "no node") {
 		t.Errorf("a node that is not there: %+v", v)
 	}
-	r.err = errors.New("down")
-	if _, v := r.create(p); v.Unknown == nil || v.Reason() != "Unknown" {
+	c.err = errors.New("down")
+	if _, v := c.create(p); v.Unknown == nil || v.Reason() != "Unknown" {
 		t.Errorf("a node that cannot be asked for: %+v", v)
 	}
 }
@@ -235,15 +235,15 @@ func TestU10PresetNodeName(t *testing.T) {
 // meet is a denial until it is mended.
 func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
+	c := newCluster(t, "")
 	var parts []string
 	for i := range 100 {
 		parts = append(parts, fmt.Sprintf("k%d=v%d", i, i))
 	}
-	r.selecting("web/many", strings.Join(parts, ","))
-	r.selecting("web/broken", "a=b=c")
-	r.selecting("web/never", "a=1,a=2")
-	got, v := r.create(pod("many"))
+	c.selecting("web/many", strings.Join(parts, ","))
+	c.selecting("web/broken", "a=b=c")
+	c.selecting("web/never", "a=1,a=2")
+	got, v := c.create(pod("many"))
 	if got == nil || len(got.Spec.NodeSelector) != 100 {
 		t.Errorf("a hundred: %+v", v)
 	}
@@ -251,8 +251,8 @@ func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	for i := range 50 {
 		parts = append(parts, fmt.Sprintf("s%d in (a,b)", i), fmt.Sprintf("s%d notin (b,c)", i))
 	}
-	r.selecting("web/sets", strings.Join(parts, ","))
-	got, v = r.create(pod("sets,many"))
+	c.selecting("web/sets", strings.Join(parts, ","))
+	got, v = c.create(pod("sets,many"))
 	if got == nil {
 		t.Fatalf("a hundred of sets: %+v", v)
 	}
@@ -260,14 +260,14 @@ func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	if len(terms) != 1 || len(terms[0].MatchExpressions) != 100 || len(got.Spec.NodeSelector) != 100 {
 		t.Errorf("a hundred of sets: %+v", got.Spec)
 	}
-	r.selecting("web/against", strings.Join(append(parts, "s49=c"), ","))
-	_, v = r.create(pod("against"))
+	c.selecting("web/against", strings.Join(append(parts, "s49=c"), ","))
+	_, v = c.create(pod("against"))
 	denied(t, "one of a hundred", v, failure.NADInvalid, "web/against", "s49")
 	for name, mended := range map[string]string{"broken": "a=b", "never": "a=1"} {
-		_, v := r.create(pod("a," + name))
+		_, v := c.create(pod("a," + name))
 		denied(t, name, v, failure.NADInvalid, "web/"+name, "nodeSelector")
-		r.selecting("web/"+name, mended)
-		if got, v := r.create(pod("a," + name)); got == nil {
+		c.selecting("web/"+name, mended)
+		if got, v := c.create(pod("a," + name)); got == nil {
 			t.Errorf("%s, after the remedy: %v", name, v.Denied)
 		}
 	}
@@ -282,7 +282,7 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 		words          []string
 		// remedied are other networks of the pod; mend changes what is around it.
 		remedied string
-		mend     func(*rig)
+		mend     func(*cluster)
 	}{
 		"annotation": {
 			networks: `[{"nme": "a"}]`, reason: failure.InvalidAnnotation,
@@ -291,19 +291,19 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 		"NAD missing": {
 			networks: "a,none", reason: failure.NADNotFound,
 			words: []string{"none", "net-attach-def -n web", "create it"}, remedied: "a",
-			mend: func(r *rig) { r.nad("web/none") },
+			mend: func(c *cluster) { c.nad("web/none") },
 		},
 		"isolation": {
 			networks: "other/theirs", reason: failure.NADForbidden, words: []string{
 				"other/theirs", "namespace web", "add other to globalNamespaces",
 			}, remedied: "default/shared",
-			mend: func(r *rig) { r.configure(`,"globalNamespaces": "default,other"`) },
+			mend: func(c *cluster) { c.configure(`,"globalNamespaces": "default,other"`) },
 		},
 		"policy": {
 			keys: `,"braid": {"policyDefault": "enforce"}`, networks: "web/b", reason: failure.PolicyRefused,
 			words: []string{"master"}, remedied: "default/shared",
-			mend: func(r *rig) {
-				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], ` +
+			mend: func(c *cluster) {
+				c.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], ` +
 					`"masters": ["eth1"]}]}`)
 			},
 		},
@@ -311,17 +311,17 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, test.keys)
-			_, v := r.create(pod(test.networks))
+			c := newCluster(t, test.keys)
+			_, v := c.create(pod(test.networks))
 			denied(t, name, v, test.reason, test.words...)
-			if got, v := r.create(pod(test.remedied)); got == nil {
+			if got, v := c.create(pod(test.remedied)); got == nil {
 				t.Errorf("after the remedy: %v", v.Denied)
 			}
 			if test.mend == nil {
 				return
 			}
-			test.mend(r)
-			if got, v := r.create(pod(test.networks)); got == nil {
+			test.mend(c)
+			if got, v := c.create(pod(test.networks)); got == nil {
 				t.Errorf("after the other remedy: %v", v.Denied)
 			}
 		})
@@ -335,8 +335,8 @@ func TestU13IsolationAtAdmission(t *testing.T) {
 		"": false, `,"namespaceIsolation": false`: true, `,"globalNamespaces": "other"`: true,
 		`,"globalNamespaces": "default"`: false,
 	} {
-		r := newRig(t, keys)
-		if got, v := r.create(pod("other/theirs")); (got != nil) != allowed {
+		c := newCluster(t, keys)
+		if got, v := c.create(pod("other/theirs")); (got != nil) != allowed {
 			t.Errorf("%s: %v", keys, v.Denied)
 		}
 	}
@@ -345,9 +345,9 @@ func TestU13IsolationAtAdmission(t *testing.T) {
 // An API server that cannot be asked denies nothing: it is not known.
 func TestUnknownIsNoDenial(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.err = errors.New("connection refused")
-	v := r.review("Pod", admissionv1.Create, pod("none"), nil)
+	c := newCluster(t, "")
+	c.err = errors.New("connection refused")
+	v := c.review("Pod", admissionv1.Create, pod("none"), nil)
 	response := v.Response(&admissionv1.AdmissionRequest{})
 	if v.Denied != nil || v.Unknown == nil || response.Allowed || response.Result.Code != 503 {
 		t.Errorf("%+v, %+v", v, response.Result)
@@ -430,9 +430,9 @@ type requestedDevices struct {
 
 func (test requestedDevices) test(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.nad("web/nic", nadv1.ResourceNameAnnotation, "v.com/nic")
-	r.nad("web/odd", nadv1.ResourceNameAnnotation, "nic")
+	c := newCluster(t, "")
+	c.nad("web/nic", nadv1.ResourceNameAnnotation, "v.com/nic")
+	c.nad("web/odd", nadv1.ResourceNameAnnotation, "nic")
 	p := pod(test.networks)
 	always := corev1.ContainerRestartPolicyAlways
 	p.Spec.Containers, p.Spec.InitContainers = test.before, test.init
@@ -445,7 +445,7 @@ func (test requestedDevices) test(t *testing.T) {
 	if test.claims {
 		p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
 	}
-	got, v := r.create(p)
+	got, v := c.create(p)
 	if got == nil {
 		t.Fatal(v.Denied, v.Unknown)
 	}
@@ -460,13 +460,13 @@ func (test requestedDevices) test(t *testing.T) {
 // On request the pod's network-status is mounted; what the pod has at that place stays.
 func TestPodInfo(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
+	c := newCluster(t, "")
 	p := pod("a")
 	p.Annotations[admit.PodInfoAnnotation] = "true"
 	p.Spec.InitContainers = []corev1.Container{
 		{Name: "i", VolumeMounts: []corev1.VolumeMount{{Name: "own", MountPath: admit.PodInfoPath}}},
 	}
-	got, v := r.create(p)
+	got, v := c.create(p)
 	if got == nil {
 		t.Fatal(v.Denied)
 	}
@@ -480,14 +480,14 @@ func TestPodInfo(t *testing.T) {
 			t.Errorf("container %s mounts %+v", c.Name, c.VolumeMounts)
 		}
 	}
-	if _, v := r.create(got); len(v.Patch) > 0 {
+	if _, v := c.create(got); len(v.Patch) > 0 {
 		t.Errorf("judged again it is changed again: %s", v.Patch)
 	}
 	p.Annotations[admit.PodInfoAnnotation] = "yes"
-	_, v = r.create(p)
+	_, v = c.create(p)
 	denied(t, "yes", v, failure.InvalidAnnotation, admit.PodInfoAnnotation, `make it "true"`)
 	p.Annotations[admit.PodInfoAnnotation] = "true"
-	if got, v := r.create(p); got == nil || len(got.Spec.Volumes) != 1 {
+	if got, v := c.create(p); got == nil || len(got.Spec.Volumes) != 1 {
 		t.Errorf("after the remedy: %+v", v)
 	}
 }
@@ -495,9 +495,9 @@ func TestPodInfo(t *testing.T) {
 // Fields that this program does not know stay.
 func TestUnknownFieldsStay(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.selecting("web/n", "pool=data,zone in (a,b)")
-	v := r.review("Pod", admissionv1.Create, `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/networks": "n"}},
+	c := newCluster(t, "")
+	c.selecting("web/n", "pool=data,zone in (a,b)")
+	v := c.review("Pod", admissionv1.Create, `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/networks": "n"}},
 		"spec": {"new": {"big": 12345678901234567890, "list": [{"x": 1.0}]}, "containers": [{"name": "c", "newer": true}]}}`, nil)
 	if v.Denied != nil || len(v.Patch) == 0 {
 		t.Fatalf("%+v", v)

@@ -16,21 +16,21 @@ import (
 )
 
 func TestAddAttachesEveryNetworkInOrder(t *testing.T) {
-	r := newRig(t)
-	r.nads("a", "b")
-	p := r.pod("p", "b,a")
-	result, err := r.engine.Add(t.Context(), r.request(p))
-	r.must(err)
-	same(t, "calls", r.plugin.called(), []string{"ADD eth0", "ADD net1", "ADD net2"})
-	r.left([]*pod{p}, p.whole("pods eth0", "b net1", "a net2")...)
+	n := newNode(t)
+	n.nads("a", "b")
+	p := n.pod("p", "b,a")
+	result, err := n.engine.Add(t.Context(), n.request(p))
+	n.must(err)
+	same(t, "calls", n.plugin.called(), []string{"ADD eth0", "ADD net1", "ADD net2"})
+	n.left([]*pod{p}, p.whole("pods eth0", "b net1", "a net2")...)
 	defaultNetwork, err := types100.NewResultFromResult(result)
-	r.must(err)
+	n.must(err)
 	same(t, "interface of the result", defaultNetwork.Interfaces[0].Name, "eth0")
 
-	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
-	r.must(err)
+	data, err := os.ReadFile(n.path("manifests", "default_p.network-status.json"))
+	n.must(err)
 	var list []nadv1.NetworkStatus
-	r.must(json.Unmarshal(data, &list))
+	n.must(json.Unmarshal(data, &list))
 	var published []string
 	for _, s := range list {
 		published = append(published, s.Name+" "+s.Interface)
@@ -40,12 +40,12 @@ func TestAddAttachesEveryNetworkInOrder(t *testing.T) {
 
 // A pod's NADs are looked up at the same time, each once.
 func TestAddLooksNADsUpAtTheSameTime(t *testing.T) {
-	r := newRig(t)
-	r.timeout("5s") // one after the other, they would wait for each other
-	r.nads("a", "b", "c")
+	n := newNode(t)
+	n.timeout("5s") // one after the other, they would wait for each other
+	n.nads("a", "b", "c")
 	var asked atomic.Int32
 	all := make(chan struct{})
-	r.source.asked = func(ctx context.Context) {
+	n.source.asked = func(ctx context.Context) {
 		if asked.Add(1) == 3 {
 			close(all)
 		}
@@ -54,15 +54,15 @@ func TestAddLooksNADsUpAtTheSameTime(t *testing.T) {
 		case <-ctx.Done():
 		}
 	}
-	r.must(r.add(r.pod("p", "a,b,c,a")))
+	n.must(n.add(n.pod("p", "a,b,c,a")))
 	same(t, "look-ups", asked.Load(), 3)
 }
 
 func TestAddIsAllOrNothing(t *testing.T) {
-	delegate := func(name string) func(*rig) { return func(r *rig) { r.plugin.fails(name, 111) } }
+	delegate := func(name string) func(*node) { return func(n *node) { n.plugin.fails(name, 111) } }
 	undone := []string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"}
 	for name, test := range map[string]struct {
-		prepare  func(*rig)
+		prepare  func(*node)
 		networks string
 		code     uint
 		words    []string
@@ -89,10 +89,10 @@ func TestAddIsAllOrNothing(t *testing.T) {
 			undone,
 		},
 		"status of a pod that was deleted " +
-			"meanwhile": {(*rig).deletedMeanwhile, "a,b", 3, []string{"network-status"}, undone},
+			"meanwhile": {(*node).deletedMeanwhile, "a,b", 3, []string{"network-status"}, undone},
 		"no such network": {nil, "a,nothing", 7, []string{"default/nothing"}, nil},
 		"no such plugin": {
-			(*rig).withoutPlugin, "a,b", 7,
+			(*node).withoutPlugin, "a,b", 7,
 			[]string{"NAD default/b", "plugin", "absent"},
 			nil,
 		},
@@ -103,108 +103,108 @@ func TestAddIsAllOrNothing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.nads("a", "b")
-			p := r.pod("p", test.networks)
+			n := newNode(t)
+			n.nads("a", "b")
+			p := n.pod("p", test.networks)
 			p.Veth("taken", p.Namespace, "taken"+farEnd)
 			if test.prepare != nil {
-				test.prepare(r)
+				test.prepare(n)
 			}
-			r.fails(r.add(p), test.code, append(test.words, "pod default/p")...)
-			same(t, "calls", r.plugin.called(), test.calls)
-			r.left([]*pod{p}, "id-p taken")
+			n.fails(n.add(p), test.code, append(test.words, "pod default/p")...)
+			same(t, "calls", n.plugin.called(), test.calls)
+			n.left([]*pod{p}, "id-p taken")
 		})
 	}
 }
 
 // deletedMeanwhile has the pod deleted while its last network is attached.
-func (r *rig) deletedMeanwhile() {
-	r.plugin.on("ADD net2", func(context.Context, *call) error {
-		return os.Remove(r.path("manifests", "Pod-p.json"))
+func (n *node) deletedMeanwhile() {
+	n.plugin.on("ADD net2", func(context.Context, *call) error {
+		return os.Remove(n.path("manifests", "Pod-p.json"))
 	})
 }
 
 // withoutPlugin makes b a network of a plugin that the node does not have.
-func (r *rig) withoutPlugin() {
+func (n *node) withoutPlugin() {
 	config := map[string]any{"config": `{"cniVersion":"1.0.0","type":"absent"}`}
-	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "b", nil, config)
+	n.object("k8s.cni.cncf.io/v1", nadv1.Kind, "b", nil, config)
 }
 
 // unfinished is a pod whose ADD failed and whose roll-back could not remove net1, which can be
 // removed again afterwards.
-func (r *rig) unfinished() *pod {
-	r.t.Helper()
-	r.nads("a", "b")
-	p := r.pod("p", "a,b")
-	r.plugin.fails("ADD net2", 111)
-	r.plugin.fails("DEL net1", 112)
-	r.fails(r.add(p), 111, "pod default/p", "NAD default/b", "roll-back is not complete")
-	same(r.t, "calls", r.plugin.called(),
+func (n *node) unfinished() *pod {
+	n.t.Helper()
+	n.nads("a", "b")
+	p := n.pod("p", "a,b")
+	n.plugin.fails("ADD net2", 111)
+	n.plugin.fails("DEL net1", 112)
+	n.fails(n.add(p), 111, "pod default/p", "NAD default/b", "roll-back is not complete")
+	same(n.t, "calls", n.plugin.called(),
 		[]string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"})
-	r.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
-	r.plugin.on("ADD net2", nil)
+	n.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
+	n.plugin.on("ADD net2", nil)
 	return p
 }
 
 func TestWhatRollBackCannotRemoveIsLeftToDel(t *testing.T) {
-	r := newRig(t)
-	p := r.unfinished()
-	r.plugin.on("DEL net1", nil)
-	r.must(r.del(p))
-	same(t, "calls", r.plugin.called(), []string{"DEL net1"})
-	r.left([]*pod{p})
+	n := newNode(t)
+	p := n.unfinished()
+	n.plugin.on("DEL net1", nil)
+	n.must(n.del(p))
+	same(t, "calls", n.plugin.called(), []string{"DEL net1"})
+	n.left([]*pod{p})
 }
 
 func TestSecondAddIsRefusedAndChangesNothing(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	r.must(r.add(p))
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	n.must(n.add(p))
 	before := p.Snapshot()
-	r.plugin.called()
-	err := r.add(p)
-	r.fails(err, 4, "pod default/p", "attached already")
+	n.plugin.called()
+	err := n.add(p)
+	n.fails(err, 4, "pod default/p", "attached already")
 	same(t, "reason", failure.ReasonOf(err), failure.InterfaceConflict)
-	same(t, "calls", r.plugin.called(), nil)
+	same(t, "calls", n.plugin.called(), nil)
 	same(t, "sandbox", p.Snapshot(), before)
-	r.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
-	r.must(r.check(p))
+	n.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
+	n.must(n.check(p))
 }
 
 func TestAddRemovesFirstWhatAnUnfinishedOneLeft(t *testing.T) {
-	r := newRig(t)
-	p := r.unfinished()
-	r.fails(r.add(p), 112, "pod default/p", "NAD default/a", "unfinished")
-	same(t, "calls", r.plugin.called(), []string{"DEL net1"})
-	r.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
+	n := newNode(t)
+	p := n.unfinished()
+	n.fails(n.add(p), 112, "pod default/p", "NAD default/a", "unfinished")
+	same(t, "calls", n.plugin.called(), []string{"DEL net1"})
+	n.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
 
-	r.plugin.on("DEL net1", nil)
-	r.must(r.add(p))
-	same(t, "calls", r.plugin.called(), []string{"DEL net1", "ADD eth0", "ADD net1", "ADD net2"})
-	r.left([]*pod{p}, p.whole("pods eth0", "a net1", "b net2")...)
+	n.plugin.on("DEL net1", nil)
+	n.must(n.add(p))
+	same(t, "calls", n.plugin.called(), []string{"DEL net1", "ADD eth0", "ADD net1", "ADD net2"})
+	n.left([]*pod{p}, p.whole("pods eth0", "a net1", "b net2")...)
 }
 
 // A runtime may come back with the same container in another namespace: what was left is removed
 // where it is.
 func TestAddRemovesWhatAnUnfinishedOneLeftInAnotherNamespace(t *testing.T) {
-	r := newRig(t)
-	p := r.unfinished()
-	r.plugin.on("DEL net1", nil)
-	again := r.sandbox(p.id)
+	n := newNode(t)
+	p := n.unfinished()
+	n.plugin.on("DEL net1", nil)
+	again := n.sandbox(p.id)
 	again.name = p.name
-	r.must(r.add(again))
+	n.must(n.add(again))
 	same(t, "links in the first namespace", p.interfaces(), nil)
-	r.left([]*pod{again}, again.whole("pods eth0", "a net1", "b net2")...)
+	n.left([]*pod{again}, again.whole("pods eth0", "a net1", "b net2")...)
 }
 
 // The roll-back has time of its own.
 func TestDeadlineEndsAddThatHangs(t *testing.T) {
-	r := newRig(t)
-	r.timeout("2s")
-	r.nads("a", "b")
-	p := r.pod("p", "a,b")
+	n := newNode(t)
+	n.timeout("2s")
+	n.nads("a", "b")
+	p := n.pod("p", "a,b")
 	start := time.Now()
-	r.plugin.on("ADD net1", func(ctx context.Context, _ *call) error {
+	n.plugin.on("ADD net1", func(ctx context.Context, _ *call) error {
 		deadline, ok := ctx.Deadline()
 		if !ok || deadline.Before(start) || deadline.After(time.Now().Add(2*time.Second)) {
 			return fmt.Errorf("begun at %v with deadline %v", start, deadline)
@@ -213,11 +213,11 @@ func TestDeadlineEndsAddThatHangs(t *testing.T) {
 		return context.Cause(ctx)
 	})
 	for _, name := range []string{"DEL net1", "DEL eth0"} {
-		r.plugin.on(name, func(ctx context.Context, _ *call) error { return ctx.Err() })
+		n.plugin.on(name, func(ctx context.Context, _ *call) error { return ctx.Err() })
 	}
-	err := r.add(p)
-	r.fails(err, 11, "pod default/p", "NAD default/a", "plugin pair", "braid.timeouts.operation", "2s")
+	err := n.add(p)
+	n.fails(err, 11, "pod default/p", "NAD default/a", "plugin pair", "braid.timeouts.operation", "2s")
 	same(t, "reason", failure.ReasonOf(err), failure.TimedOut)
-	same(t, "calls", r.plugin.called(), []string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"})
-	r.left([]*pod{p})
+	same(t, "calls", n.plugin.called(), []string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"})
+	n.left([]*pod{p})
 }

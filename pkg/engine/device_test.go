@@ -10,7 +10,7 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 )
 
-// devices are those of the rig's one pod, and the resources that its node has.
+// devices are those of the node's one pod, and the resources that the node has.
 type devices struct {
 	pod   map[string][]string
 	node  []string
@@ -67,23 +67,23 @@ func TestR4DevicesThatAreAskedFor(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.engine.Devices = &test.devices
+			n := newNode(t)
+			n.engine.Devices = &test.devices
 			config, err := json.Marshal(network("a"))
-			r.must(err)
-			r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "a",
+			n.must(err)
+			n.object("k8s.cni.cncf.io/v1", nadv1.Kind, "a",
 				map[string]string{nadv1.ResourceNameAnnotation: mark}, map[string]any{"config": string(config)})
-			p := r.pod("p", "a")
-			r.object("v1", "Pod", "p", map[string]string{nadv1.NetworksAnnotation: "a"}, test.spec)
-			err = r.add(p)
+			p := n.pod("p", "a")
+			n.object("v1", "Pod", "p", map[string]string{nadv1.NetworksAnnotation: "a"}, test.spec)
+			err = n.add(p)
 			same(t, "calls", test.devices.calls, test.calls)
 			if test.fails {
-				r.fails(err, 7, "default/a", mark)
-				r.left([]*pod{p})
+				n.fails(err, 7, "default/a", mark)
+				n.left([]*pod{p})
 				return
 			}
-			r.must(err)
-			r.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
+			n.must(err)
+			n.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
 		})
 	}
 }

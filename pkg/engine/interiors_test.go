@@ -42,18 +42,18 @@ func TestR3InteriorsFail(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.engine.Interiors = blind{err: errors.New("no netlink today")}
-			r.conf["braid"].(map[string]any)["secondaryDefaultRoute"] = tc.policy
-			r.object("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "routed", nil, map[string]any{
+			n := newNode(t)
+			n.engine.Interiors = blind{err: errors.New("no netlink today")}
+			n.conf["braid"].(map[string]any)["secondaryDefaultRoute"] = tc.policy
+			n.object("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "routed", nil, map[string]any{
 				"config": `{"cniVersion":"1.1.0","name":"routed","type":"pair","routes":[{"dst":"0.0.0.0/0"},` +
 					`{"dst":"::/0"}]}`,
 			})
-			r.nads("plain")
-			p := r.pod("p", tc.networks)
-			r.fails(r.add(p), 5, "pod default/p", "interface net1", "no netlink today")
-			same(t, "calls", r.plugin.called(), tc.calls)
-			r.left([]*pod{p})
+			n.nads("plain")
+			p := n.pod("p", tc.networks)
+			n.fails(n.add(p), 5, "pod default/p", "interface net1", "no netlink today")
+			same(t, "calls", n.plugin.called(), tc.calls)
+			n.left([]*pod{p})
 		})
 	}
 }

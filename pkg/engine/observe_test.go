@@ -48,11 +48,11 @@ func (o *observer) Violations(_ context.Context, all []engine.Violation) {
 // TestObserver: an observer is told of each operation once, and of its attachments before, whatever
 // becomes of them.
 func TestObserver(t *testing.T) {
-	r := newRig(t)
+	n := newNode(t)
 	o := &observer{}
-	r.engine.Observer = o
-	r.nads("a", "b")
-	p := r.pod("p", "a,b")
+	n.engine.Observer = o
+	n.nads("a", "b")
+	p := n.pod("p", "a,b")
 	for _, step := range []struct {
 		what    string
 		operate func() error
@@ -60,30 +60,30 @@ func TestObserver(t *testing.T) {
 		want    []string
 	}{
 		{"ADD that fails", func() error {
-			r.plugin.on("ADD net2", func(context.Context, *call) error { return errors.New("no") })
-			defer r.plugin.on("ADD net2", nil)
-			return r.add(p)
+			n.plugin.on("ADD net2", func(context.Context, *call) error { return errors.New("no") })
+			defer n.plugin.on("ADD net2", nil)
+			return n.add(p)
 		}, true, []string{
 			"ADD pods pair", "ADD default/a pair", "ADD default/b pair failed", "DEL default/b pair",
 			"DEL default/a pair", "DEL pods pair", "ADD failed",
 		}},
 		{"ADD", func() error {
-			return r.add(p)
+			return n.add(p)
 		}, false, []string{"ADD pods pair", "ADD default/a pair", "ADD default/b pair", "ADD"}},
 		{"CHECK", func() error {
-			return r.check(p)
+			return n.check(p)
 		}, false, []string{"CHECK pods pair", "CHECK default/a pair", "CHECK default/b pair", "CHECK"}},
 		{"GC without a list", func() error {
-			return r.engine.GC(t.Context(), r.request(nil))
+			return n.engine.GC(t.Context(), n.request(nil))
 		}, true, []string{"GC failed"}},
 		{"DEL", func() error {
-			return r.del(p)
+			return n.del(p)
 		}, false, []string{"DEL default/b pair", "DEL default/a pair", "DEL pods pair", "DEL"}},
 		{"STATUS", func() error {
-			return r.engine.Status(t.Context(), r.request(nil))
+			return n.engine.Status(t.Context(), n.request(nil))
 		}, false, []string{"STATUS"}},
 		{"GC without a list and a record", func() error {
-			return r.engine.GC(t.Context(), r.request(nil))
+			return n.engine.GC(t.Context(), n.request(nil))
 		}, false, []string{"GC"}},
 	} {
 		o.told = nil
@@ -97,20 +97,20 @@ func TestObserver(t *testing.T) {
 // TestObserverOfThePolicy: an observer is told of what the policy does not allow, and nothing is
 // recorded of an ADD that is refused.
 func TestObserverOfThePolicy(t *testing.T) {
-	r := newRig(t)
+	n := newNode(t)
 	o := &observer{}
-	r.engine.Observer = engine.Observers{o}
-	r.nads("a")
-	r.conf["braid"].(map[string]any)["policy"] = []any{
+	n.engine.Observer = engine.Observers{o}
+	n.nads("a")
+	n.conf["braid"].(map[string]any)["policy"] = []any{
 		map[string]any{"namespaces": []string{"default"}},
 	}
-	if err := r.add(r.pod("p", "a")); failure.ReasonOf(err) != failure.PolicyRefused {
+	if err := n.add(n.pod("p", "a")); failure.ReasonOf(err) != failure.PolicyRefused {
 		t.Errorf("ADD: %v", err)
 	}
 	if got, want := strings.Join(o.told, ", "), "policy exec enforce, ADD failed"; got != want {
 		t.Errorf("told %q, want %q", got, want)
 	}
-	if networks, err := r.engine.Records.Networks(); err != nil || len(networks) > 0 {
+	if networks, err := n.engine.Records.Networks(); err != nil || len(networks) > 0 {
 		t.Errorf("networks are remembered: %v, %v", networks, err)
 	}
 }
@@ -127,17 +127,17 @@ func (s said) First(_ context.Context, what string) bool {
 // TestAuditIsSaidOnce: what the policy has against a NAD is an event of one of its pods, and in the
 // log for each.
 func TestAuditIsSaidOnce(t *testing.T) {
-	r := newRig(t)
-	r.engine.Said = said{}
-	r.conf["globalNamespaces"] = "elsewhere"
-	r.nads("a", "b")
+	n := newNode(t)
+	n.engine.Said = said{}
+	n.conf["globalNamespaces"] = "elsewhere"
+	n.nads("a", "b")
 	for i, networks := range []string{"a", "a", "b", "a,b"} {
-		if err := r.add(r.pod(fmt.Sprint("p", i), networks)); err != nil {
+		if err := n.add(n.pod(fmt.Sprint("p", i), networks)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	count := 0
-	for _, w := range r.source.warnings() {
+	for _, w := range n.source.warnings() {
 		if strings.HasPrefix(w, string(failure.PolicyAudited)) {
 			count++
 		}

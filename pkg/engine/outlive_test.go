@@ -14,17 +14,17 @@ import (
 // One engine serves calls that differ, at the same time: what one passes reaches no other, and what
 // the node's operator configured stays as it is.
 func TestAnEngineOutlivesItsCalls(t *testing.T) {
-	r := newRig(t)
+	n := newNode(t)
 	// name and version are the call's
-	r.conf["delegates"] = []any{
+	n.conf["delegates"] = []any{
 		map[string]any{"type": pluginType, "capabilities": map[string]any{"mac": true}},
 	}
 	const calls = 8
 	var pods []*pod
 	var requests []*engine.Request
 	for i := range calls {
-		p := r.sandbox(fmt.Sprintf("id-%d", i))
-		req := r.request(p)
+		p := n.sandbox(fmt.Sprintf("id-%d", i))
+		req := n.request(p)
 		req.Call = &conf.Call{
 			Name: fmt.Sprintf("call-%d", i), CNIVersion: []string{"1.0.0", "0.4.0"}[i%2],
 			RuntimeConfig: map[string]json.RawMessage{
@@ -33,21 +33,21 @@ func TestAnEngineOutlivesItsCalls(t *testing.T) {
 		}
 		pods, requests = append(pods, p), append(requests, req)
 	}
-	before := shape(t, r.engine, requests)
+	before := shape(t, n.engine, requests)
 	var mu sync.Mutex
 	got := map[string]string{}
-	r.plugin.on("ADD eth0", func(_ context.Context, c *call) error {
+	n.plugin.on("ADD eth0", func(_ context.Context, c *call) error {
 		mu.Lock()
 		defer mu.Unlock()
 		got[c.container] = c.conf.Name + " " + c.conf.CNIVersion
 		return nil
 	})
 	atOnce(t, requests, func(req *engine.Request) error {
-		_, err := r.engine.Add(t.Context(), req)
+		_, err := n.engine.Add(t.Context(), req)
 		return err
 	})
-	records, err := r.engine.Records.Read()
-	r.must(err)
+	records, err := n.engine.Records.Read()
+	n.must(err)
 	same(t, "records", len(records), calls)
 	for _, rec := range records {
 		got[rec.ContainerID] += " " + string(rec.Attachments[0].RuntimeConfig["mac"])
@@ -56,10 +56,10 @@ func TestAnEngineOutlivesItsCalls(t *testing.T) {
 		want := fmt.Sprintf(`call-%d %s "02:00:00:00:00:%02x"`, i, []string{"1.0.0", "0.4.0"}[i%2], i)
 		same(t, pods[i].id, got[pods[i].id], want)
 	}
-	atOnce(t, requests, func(req *engine.Request) error { return r.engine.Check(t.Context(), req) })
-	atOnce(t, requests, func(req *engine.Request) error { return r.engine.Del(t.Context(), req) })
-	same(t, "node, policy and calls", shape(t, r.engine, requests), before)
-	r.left(pods)
+	atOnce(t, requests, func(req *engine.Request) error { return n.engine.Check(t.Context(), req) })
+	atOnce(t, requests, func(req *engine.Request) error { return n.engine.Del(t.Context(), req) })
+	same(t, "node, policy and calls", shape(t, n.engine, requests), before)
+	n.left(pods)
 }
 
 // shape is what an engine and requests were given, as text.

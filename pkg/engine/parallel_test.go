@@ -22,20 +22,20 @@ const (
 
 // TestSandboxesShareNothing: none of the ADDs ends before all of them are in the plugin.
 func TestSandboxesShareNothing(t *testing.T) {
-	r := newRig(t)
-	r.timeout("60s")
-	r.conf["delegates"] = []any{network("pods"), network("more")}
+	n := newNode(t)
+	n.timeout("60s")
+	n.conf["delegates"] = []any{network("pods"), network("more")}
 	var pods []*pod
 	var spaces []*nettest.Namespace
 	var requests []*engine.Request
 	for i := range sandboxes {
-		p := r.sandbox(fmt.Sprintf("id-%d", i))
+		p := n.sandbox(fmt.Sprintf("id-%d", i))
 		pods, spaces, requests = append(pods, p), append(spaces, p.Namespace), append(requests,
-			r.request(p))
+			n.request(p))
 	}
 	var arrived atomic.Int32
 	all := make(chan struct{})
-	r.plugin.on("ADD eth0", func(ctx context.Context, _ *call) error {
+	n.plugin.on("ADD eth0", func(ctx context.Context, _ *call) error {
 		if arrived.Add(1) == sandboxes {
 			close(all)
 		}
@@ -47,16 +47,16 @@ func TestSandboxesShareNothing(t *testing.T) {
 		}
 	})
 	atOnce(t, requests, func(req *engine.Request) error {
-		_, err := r.engine.Add(t.Context(), req)
+		_, err := n.engine.Add(t.Context(), req)
 		return err
 	})
 	for _, p := range pods {
 		same(t, "links of "+p.id, p.interfaces(), []string{"eth0", "net1"})
 	}
-	atOnce(t, requests, func(req *engine.Request) error { return r.engine.Check(t.Context(), req) })
-	atOnce(t, requests, func(req *engine.Request) error { return r.engine.Del(t.Context(), req) })
-	r.left(pods)
-	same(t, "overlaps", r.plugin.overlaps, nil)
+	atOnce(t, requests, func(req *engine.Request) error { return n.engine.Check(t.Context(), req) })
+	atOnce(t, requests, func(req *engine.Request) error { return n.engine.Del(t.Context(), req) })
+	n.left(pods)
+	same(t, "overlaps", n.plugin.overlaps, nil)
 	nettest.NoThreadIn(t, spaces...)
 }
 
@@ -77,50 +77,50 @@ func atOnce(t *testing.T, requests []*engine.Request, do func(*engine.Request) e
 // TestOperationsOnOneSandboxAreSerialised: no two calls of the plugin for the same sandbox overlap,
 // whatever is asked in what order.
 func TestOperationsOnOneSandboxAreSerialised(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
 	for _, name := range []string{
 		"ADD eth0", "ADD net1", "CHECK eth0", "CHECK net1", "DEL net1", "DEL eth0",
 	} {
-		r.plugin.on(name, func(context.Context, *call) error {
+		n.plugin.on(name, func(context.Context, *call) error {
 			time.Sleep(time.Millisecond)
 			return nil
 		})
 	}
-	req := r.request(p)
+	req := n.request(p)
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for range operations {
-				if err := r.anything(t.Context(), req); err != nil {
+				if err := n.anything(t.Context(), req); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	same(t, "overlaps", r.plugin.overlaps, nil)
-	r.must(r.del(p))
-	r.left([]*pod{p})
+	same(t, "overlaps", n.plugin.overlaps, nil)
+	n.must(n.del(p))
+	n.left([]*pod{p})
 }
 
 // anything does an operation by chance, and returns its error unless it follows from what others
 // did.
-func (r *rig) anything(ctx context.Context, req *engine.Request) error {
+func (n *node) anything(ctx context.Context, req *engine.Request) error {
 	switch rand.IntN(3) {
 	case 0:
-		_, err := r.engine.Add(ctx, req)
+		_, err := n.engine.Add(ctx, req)
 		if failure.ReasonOf(err) == failure.InterfaceConflict {
 			return nil // it is attached
 		}
 		return err
 	case 1:
-		err := r.engine.Check(ctx, req)
+		err := n.engine.Check(ctx, req)
 		if failure.ReasonOf(err) == failure.UnknownSandbox {
 			return nil // it is not
 		}
 		return err
 	}
-	return r.engine.Del(ctx, req)
+	return n.engine.Del(ctx, req)
 }

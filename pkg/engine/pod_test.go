@@ -12,8 +12,8 @@ import (
 )
 
 // annotated has the runtime pass on these annotations.
-func (r *rig) annotated(annotations any) {
-	r.conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": annotations}
+func (n *node) annotated(annotations any) {
+	n.conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": annotations}
 }
 
 // networks are annotations that ask for networks, as a kubelet has them.
@@ -28,18 +28,18 @@ func networks(text string) map[string]string {
 }
 
 // known is a request of a runtime that knows the pod's uid.
-func (r *rig) known(p *pod, uid string) *engine.Request {
-	r.t.Helper()
-	req := r.request(p)
+func (n *node) known(p *pod, uid string) *engine.Request {
+	n.t.Helper()
+	req := n.request(p)
 	req.Args = append(req.Args, [2]string{"K8S_POD_UID", uid})
 	return req
 }
 
 // uid is that of a pod.
-func (r *rig) uid(p *pod) string {
-	r.t.Helper()
-	object, err := r.source.Directory.Pod(r.t.Context(), "default", p.name)
-	r.must(err)
+func (n *node) uid(p *pod) string {
+	n.t.Helper()
+	object, err := n.source.Directory.Pod(n.t.Context(), "default", p.name)
+	n.must(err)
 	return string(object.UID)
 }
 
@@ -61,14 +61,14 @@ func TestAnnotationsOfTheRuntimeAreBelieved(t *testing.T) {
 		"empty, as gRPC carries them": {nil, nil, []string{"pods eth0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.nads("a", "b")
-			p := r.pod("p", "a") // which the API server says; it is not asked
-			r.annotated(test.passed)
-			_, err := r.engine.Add(t.Context(), r.known(p, r.uid(p)))
-			r.must(err)
-			same(t, "calls", r.source.called(), test.calls)
-			r.left([]*pod{p}, p.whole(test.attachments...)...)
+			n := newNode(t)
+			n.nads("a", "b")
+			p := n.pod("p", "a") // which the API server says; it is not asked
+			n.annotated(test.passed)
+			_, err := n.engine.Add(t.Context(), n.known(p, n.uid(p)))
+			n.must(err)
+			same(t, "calls", n.source.called(), test.calls)
+			n.left([]*pod{p}, p.whole(test.attachments...)...)
 		})
 	}
 }
@@ -78,115 +78,115 @@ func TestAnnotationsOfTheRuntimeAreBelieved(t *testing.T) {
 func TestAnnotationsOfTheRuntimeAreNotEnough(t *testing.T) {
 	static := networks("b")
 	static["kubernetes.io/config.source"] = "file"
-	for name, change := range map[string]func(*rig, *engine.Request){
-		"not passed": func(_ *rig, req *engine.Request) {
+	for name, change := range map[string]func(*node, *engine.Request){
+		"not passed": func(_ *node, req *engine.Request) {
 			delete(req.Call.RuntimeConfig, "io.kubernetes.cri.pod-annotations")
 		},
-		"no uid":           func(_ *rig, req *engine.Request) { req.Args = req.Args[:len(req.Args)-1] },
-		"static pod":       func(r *rig, req *engine.Request) { r.passed(req, static) },
-		"no annotations":   func(r *rig, req *engine.Request) { r.passed(req, []string{"a"}) },
-		"strange to a pod": func(r *rig, req *engine.Request) { r.passed(req, map[string]any{"a": 1}) },
+		"no uid":           func(_ *node, req *engine.Request) { req.Args = req.Args[:len(req.Args)-1] },
+		"static pod":       func(n *node, req *engine.Request) { n.passed(req, static) },
+		"no annotations":   func(n *node, req *engine.Request) { n.passed(req, []string{"a"}) },
+		"strange to a pod": func(n *node, req *engine.Request) { n.passed(req, map[string]any{"a": 1}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.nads("a", "b")
-			p := r.pod("p", "a")
-			r.annotated(networks("b"))
-			req := r.known(p, r.uid(p))
-			change(r, req)
-			_, err := r.engine.Add(t.Context(), req)
-			r.must(err)
-			same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p"})
-			r.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
+			n := newNode(t)
+			n.nads("a", "b")
+			p := n.pod("p", "a")
+			n.annotated(networks("b"))
+			req := n.known(p, n.uid(p))
+			change(n, req)
+			_, err := n.engine.Add(t.Context(), req)
+			n.must(err)
+			same(t, "calls", n.source.called(), []string{"get NAD a", "get pod p", "publish status of p"})
+			n.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
 		})
 	}
 }
 
 // passed replaces the annotations that the runtime passes.
-func (r *rig) passed(req *engine.Request, annotations any) {
-	r.t.Helper()
+func (n *node) passed(req *engine.Request, annotations any) {
+	n.t.Helper()
 	raw, err := json.Marshal(annotations)
-	r.must(err)
+	n.must(err)
 	req.Call.RuntimeConfig["io.kubernetes.cri.pod-annotations"] = raw
 }
 
 // A node whose API server is away starts pods that need nothing of it, and takes them down, with
 // and without a record.
 func TestAPIAwayWithoutNetworks(t *testing.T) {
-	r := newRig(t)
-	p := r.pod("p", "")
-	r.annotated(networks(""))
-	r.source.away = true
-	req := r.known(p, "u1")
+	n := newNode(t)
+	p := n.pod("p", "")
+	n.annotated(networks(""))
+	n.source.away = true
+	req := n.known(p, "u1")
 	for range 2 {
-		_, err := r.engine.Add(t.Context(), req)
-		r.must(err)
-		r.left([]*pod{p}, p.whole("pods eth0")...)
-		r.must(r.engine.Del(t.Context(), req))
-		r.left([]*pod{p})
-		_, err = r.engine.Add(t.Context(), req)
-		r.must(err)
-		r.must(os.RemoveAll(r.path("state"))) // a reboot, or what looks like one
-		r.must(r.engine.Del(t.Context(), req))
-		r.left([]*pod{p})
+		_, err := n.engine.Add(t.Context(), req)
+		n.must(err)
+		n.left([]*pod{p}, p.whole("pods eth0")...)
+		n.must(n.engine.Del(t.Context(), req))
+		n.left([]*pod{p})
+		_, err = n.engine.Add(t.Context(), req)
+		n.must(err)
+		n.must(os.RemoveAll(n.path("state"))) // a reboot, or what looks like one
+		n.must(n.engine.Del(t.Context(), req))
+		n.left([]*pod{p})
 	}
-	same(t, "calls", r.source.called(), nil)
+	same(t, "calls", n.source.called(), nil)
 }
 
 // What needs the API server is to be tried again when it is away: that a pod or NAD is gone it does
 // not say.
 func TestAPIAwayIsNotGone(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	r.annotated(networks("a"))
-	req := r.known(p, r.uid(p))
-	r.source.away = true
-	_, err := r.engine.Add(t.Context(), req)
-	r.fails(err, 11, "connection refused")
-	r.left([]*pod{p})
-	r.must(r.engine.Del(t.Context(), req)) // nothing was attached
-	r.source.away = false
-	_, err = r.engine.Add(t.Context(), req)
-	r.must(err)
-	r.must(os.RemoveAll(r.path("state")))
-	r.source.away = true
-	r.fails(r.engine.Del(t.Context(), req), 11, "connection refused")
-	r.source.away = false
-	r.must(r.engine.Del(t.Context(), req))
-	r.left([]*pod{p})
-	r.plugin.on("ADD net1", func(context.Context, *call) error { r.source.away = true; return nil })
-	_, err = r.engine.Add(t.Context(), req)
-	r.fails(err, 11, "connection refused", "network-status")
-	r.left([]*pod{p})
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	n.annotated(networks("a"))
+	req := n.known(p, n.uid(p))
+	n.source.away = true
+	_, err := n.engine.Add(t.Context(), req)
+	n.fails(err, 11, "connection refused")
+	n.left([]*pod{p})
+	n.must(n.engine.Del(t.Context(), req)) // nothing was attached
+	n.source.away = false
+	_, err = n.engine.Add(t.Context(), req)
+	n.must(err)
+	n.must(os.RemoveAll(n.path("state")))
+	n.source.away = true
+	n.fails(n.engine.Del(t.Context(), req), 11, "connection refused")
+	n.source.away = false
+	n.must(n.engine.Del(t.Context(), req))
+	n.left([]*pod{p})
+	n.plugin.on("ADD net1", func(context.Context, *call) error { n.source.away = true; return nil })
+	_, err = n.engine.Add(t.Context(), req)
+	n.fails(err, 11, "connection refused", "network-status")
+	n.left([]*pod{p})
 }
 
 // A pod that is gone, or replaced, shows when its status is written, and the ADD fails.
 func TestAnnotationsOfTheRuntimeOfAPodThatIsGone(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*rig)
+		change func(*node)
 		calls  []string
 	}{
-		"gone": {func(r *rig) {
-			r.must(os.Remove(r.path("manifests", "Pod-p.json")))
+		"gone": {func(n *node) {
+			n.must(os.Remove(n.path("manifests", "Pod-p.json")))
 		}, []string{"get NAD a", "publish status of p"}},
-		"replaced": {func(r *rig) {
-			r.must(os.WriteFile(r.path("manifests", "Pod-p.json"),
+		"replaced": {func(n *node) {
+			n.must(os.WriteFile(n.path("manifests", "Pod-p.json"),
 				[]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","uid":"u2"}}`), 0o600))
 		}, []string{"get NAD a", "get pod p", "publish status of p"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.nads("a")
-			p := r.pod("p", "a")
-			r.annotated(networks("a"))
-			req := r.known(p, r.uid(p))
-			test.change(r)
-			_, err := r.engine.Add(t.Context(), req)
-			r.fails(err, 3, "pod default/p")
-			same(t, "calls", r.source.called(), test.calls)
-			same(t, "warnings", r.source.warnings(), nil)
-			r.left([]*pod{p})
+			n := newNode(t)
+			n.nads("a")
+			p := n.pod("p", "a")
+			n.annotated(networks("a"))
+			req := n.known(p, n.uid(p))
+			test.change(n)
+			_, err := n.engine.Add(t.Context(), req)
+			n.fails(err, 3, "pod default/p")
+			same(t, "calls", n.source.called(), test.calls)
+			same(t, "warnings", n.source.warnings(), nil)
+			n.left([]*pod{p})
 		})
 	}
 }
@@ -194,104 +194,104 @@ func TestAnnotationsOfTheRuntimeOfAPodThatIsGone(t *testing.T) {
 // What others wrote into the network-status since the runtime got the annotations is kept, at the
 // price of a GET.
 func TestAnnotationsOfTheRuntimeAreMergedAnew(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	uid := r.uid(p)
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	uid := n.uid(p)
 	theirs := func(name string) {
-		r.t.Helper()
-		object, err := r.source.Directory.Pod(t.Context(), "default", "p")
-		r.must(err)
-		r.must(r.source.Directory.PublishStatus(t.Context(), object.Meta(),
+		n.t.Helper()
+		object, err := n.source.Directory.Pod(t.Context(), "default", "p")
+		n.must(err)
+		n.must(n.source.Directory.PublishStatus(t.Context(), object.Meta(),
 			`[{"name":"`+name+`","interface":"`+name+`"}]`))
 	}
 	theirs("old")
 	annotations := networks("a")
 	annotations[nadv1.StatusAnnotation] = `[{"name":"old","interface":"old"}]`
-	r.annotated(annotations)
+	n.annotated(annotations)
 	theirs("new")
-	_, err := r.engine.Add(t.Context(), r.known(p, uid))
-	r.must(err)
-	same(t, "calls", r.source.called(),
+	_, err := n.engine.Add(t.Context(), n.known(p, uid))
+	n.must(err)
+	same(t, "calls", n.source.called(),
 		[]string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
-	same(t, "network-status", r.statusNames(p), []string{"pods", "default/a", "new"})
+	same(t, "network-status", n.statusNames(p), []string{"pods", "default/a", "new"})
 }
 
 // The answer to a PATCH was lost, and the same sent again finds the status that it wrote itself.
 func TestStatusWhoseAnswerWasLost(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	r.annotated(networks("a"))
-	req := r.known(p, r.uid(p))
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	n.annotated(networks("a"))
+	req := n.known(p, n.uid(p))
 	lost := false
-	r.source.publishing = func(ctx context.Context) {
+	n.source.publishing = func(ctx context.Context) {
 		if !lost {
 			lost = true
-			object, err := r.source.Directory.Pod(ctx, "default", "p")
-			r.must(err)
-			r.must(r.source.Directory.PublishStatus(ctx, object.Meta(),
+			object, err := n.source.Directory.Pod(ctx, "default", "p")
+			n.must(err)
+			n.must(n.source.Directory.PublishStatus(ctx, object.Meta(),
 				`[{"name":"pods","interface":"eth0"},{"name":"default/a","interface":"net1"}]`))
 		}
 	}
-	_, err := r.engine.Add(t.Context(), req)
-	r.must(err)
-	same(t, "calls", r.source.called(),
+	_, err := n.engine.Add(t.Context(), req)
+	n.must(err)
+	same(t, "calls", n.source.called(),
 		[]string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
-	same(t, "network-status", r.statusNames(p), []string{"pods", "default/a"})
+	same(t, "network-status", n.statusNames(p), []string{"pods", "default/a"})
 }
 
 // The runtime knows a static pod by another uid than the API server has for its mirror.
 func TestStaticPod(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	r.object("v1", "Pod", "p", map[string]string{
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	n.object("v1", "Pod", "p", map[string]string{
 		nadv1.NetworksAnnotation: "a", "kubernetes.io/config.mirror": "hash",
 	}, map[string]any{})
-	r.annotated(map[string]string{
+	n.annotated(map[string]string{
 		nadv1.NetworksAnnotation: "a", "kubernetes.io/config.source": "file",
 	})
-	_, err := r.engine.Add(t.Context(), r.known(p, "hash"))
-	r.must(err)
-	same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p"})
-	r.must(r.engine.Del(t.Context(), r.known(p, "hash")))
-	r.left([]*pod{p})
-	_, err = r.engine.Add(t.Context(), r.known(p, "another"))
-	r.fails(err, 3, "replaced")
-	r.source.away = true
-	_, err = r.engine.Add(t.Context(), r.known(p, "hash"))
-	r.fails(err, 11, "connection refused")
-	r.left([]*pod{p})
+	_, err := n.engine.Add(t.Context(), n.known(p, "hash"))
+	n.must(err)
+	same(t, "calls", n.source.called(), []string{"get NAD a", "get pod p", "publish status of p"})
+	n.must(n.engine.Del(t.Context(), n.known(p, "hash")))
+	n.left([]*pod{p})
+	_, err = n.engine.Add(t.Context(), n.known(p, "another"))
+	n.fails(err, 3, "replaced")
+	n.source.away = true
+	_, err = n.engine.Add(t.Context(), n.known(p, "hash"))
+	n.fails(err, 11, "connection refused")
+	n.left([]*pod{p})
 }
 
 // Who writes the network-status all the time cannot be waited for: the ADD is to be tried again.
 func TestAnnotationsOfTheRuntimeChangeAllTheTime(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	r.annotated(networks("a"))
-	req := r.known(p, r.uid(p))
-	n := 0
-	r.source.publishing = func(ctx context.Context) {
-		object, err := r.source.Directory.Pod(ctx, "default", "p")
-		r.must(err)
-		n++
-		r.must(r.source.Directory.PublishStatus(ctx, object.Meta(),
-			"[{}"+string(slices.Repeat([]byte(",{}"), n))+"]"))
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	n.annotated(networks("a"))
+	req := n.known(p, n.uid(p))
+	size := 0
+	n.source.publishing = func(ctx context.Context) {
+		object, err := n.source.Directory.Pod(ctx, "default", "p")
+		n.must(err)
+		size++
+		n.must(n.source.Directory.PublishStatus(ctx, object.Meta(),
+			"[{}"+string(slices.Repeat([]byte(",{}"), size))+"]"))
 	}
-	_, err := r.engine.Add(t.Context(), req)
-	r.fails(err, 11, "network-status")
-	r.left([]*pod{p})
+	_, err := n.engine.Add(t.Context(), req)
+	n.fails(err, 11, "network-status")
+	n.left([]*pod{p})
 }
 
 // statusNames are the names of the entries of a pod's network-status.
-func (r *rig) statusNames(p *pod) []string {
-	r.t.Helper()
-	data, err := os.ReadFile(r.path("manifests", "default_"+p.name+".network-status.json"))
-	r.must(err)
+func (n *node) statusNames(p *pod) []string {
+	n.t.Helper()
+	data, err := os.ReadFile(n.path("manifests", "default_"+p.name+".network-status.json"))
+	n.must(err)
 	var list []nadv1.NetworkStatus
-	r.must(json.Unmarshal(data, &list))
+	n.must(json.Unmarshal(data, &list))
 	var names []string
 	for _, s := range list {
 		names = append(names, s.Name)

@@ -22,7 +22,7 @@ const agentID, agentUID = "id-agent", "uid-agent"
 
 // reconciled is a node with an agent that compares its records with a runtime's list.
 type reconciled struct {
-	*rig
+	*node
 
 	runtime    *critest.Server
 	reconciler *reconcile.Reconciler
@@ -34,7 +34,7 @@ type reconciled struct {
 // reconciles makes such a node. The runtime is the test itself.
 func reconciles(t *testing.T) *reconciled {
 	t.Helper()
-	r := &reconciled{rig: newRig(t), clock: time.Now()}
+	r := &reconciled{node: newNode(t), clock: time.Now()}
 	dir, err := os.MkdirTemp("/tmp", "cri") //nolint:usetesting // a socket needs a short path
 	r.must(err)
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a temporary directory

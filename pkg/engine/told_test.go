@@ -152,73 +152,73 @@ func (l *logbook) errors() []map[string]string {
 // TestFailureIsToldOnce: one line of the log and, where there is a pod, one event; both say what
 // the runtime is told.
 func TestFailureIsToldOnce(t *testing.T) {
-	r := newRig(t)
-	r.nads("a")
-	p := r.pod("p", "a")
-	r.plugin.fails("ADD net1", 111)
-	told(r, "ADD failed", r.add(p), "111")
-	r.plugin.on("ADD net1", nil)
-	r.must(r.add(p))
-	r.plugin.fails("CHECK net1", 112)
-	told(r, "CHECK failed", r.check(p), "112")
-	r.plugin.fails("DEL net1", 113)
-	told(r, "DEL failed", r.del(p), "113")
-	r.plugin.on("DEL net1", nil)
-	r.must(r.del(p))
-	same(t, "errors of a success", r.log.errors(), nil)
-	same(t, "warnings of a success", r.source.warnings(), nil)
+	n := newNode(t)
+	n.nads("a")
+	p := n.pod("p", "a")
+	n.plugin.fails("ADD net1", 111)
+	told(n, "ADD failed", n.add(p), "111")
+	n.plugin.on("ADD net1", nil)
+	n.must(n.add(p))
+	n.plugin.fails("CHECK net1", 112)
+	told(n, "CHECK failed", n.check(p), "112")
+	n.plugin.fails("DEL net1", 113)
+	told(n, "DEL failed", n.del(p), "113")
+	n.plugin.on("DEL net1", nil)
+	n.must(n.del(p))
+	same(t, "errors of a success", n.log.errors(), nil)
+	same(t, "warnings of a success", n.source.warnings(), nil)
 }
 
 // told fails the test unless an error of net1 is in one line and in one event.
-func told(r *rig, message string, err error, code string) {
-	r.t.Helper()
+func told(n *node, message string, err error, code string) {
+	n.t.Helper()
 	if err == nil {
-		r.t.Fatal("it succeeded")
+		n.t.Fatal("it succeeded")
 	}
-	same(r.t, "log", r.log.errors(), []map[string]string{{
+	same(n.t, "log", n.log.errors(), []map[string]string{{
 		"message": message, "pod": "default/p", "container": "id-p", "reason": "PluginFailed",
 		"network":   "default/a",
 		"interface": "net1", "plugin": pluginType, "code": code, "error": err.Error(),
 	}})
-	same(r.t, "warnings", r.source.warnings(), []string{"PluginFailed " + err.Error()})
+	same(n.t, "warnings", n.source.warnings(), []string{"PluginFailed " + err.Error()})
 }
 
 // What is taken back, as a later attachment failed, is not told of as attached.
 func TestOnlyWhatStaysIsTold(t *testing.T) {
-	r := newRig(t)
-	r.nads("a", "b")
-	p := r.pod("p", "a,b")
-	r.plugin.fails("ADD net2", 111)
-	err := r.add(p)
-	same(t, "events", r.source.said(), []string{"Warning PluginFailed " + err.Error()})
-	r.plugin.on("ADD net2", nil)
-	r.must(r.add(p))
-	same(t, "number of events", len(r.source.said()), 3)
+	n := newNode(t)
+	n.nads("a", "b")
+	p := n.pod("p", "a,b")
+	n.plugin.fails("ADD net2", 111)
+	err := n.add(p)
+	same(t, "events", n.source.said(), []string{"Warning PluginFailed " + err.Error()})
+	n.plugin.on("ADD net2", nil)
+	n.must(n.add(p))
+	same(t, "number of events", len(n.source.said()), 3)
 }
 
 // A roll-back that fails is a failure of its own. The pod's one event says only that there is one.
 func TestFailedRollBackIsToldBesideItsCause(t *testing.T) {
-	r := newRig(t)
-	p := r.pod("p", "")
-	r.plugin.fails("ADD eth0", 111)
-	r.plugin.fails("DEL eth0", 112)
-	err := r.add(p)
-	r.fails(err, 111, "roll-back is not complete")
+	n := newNode(t)
+	p := n.pod("p", "")
+	n.plugin.fails("ADD eth0", 111)
+	n.plugin.fails("DEL eth0", 112)
+	err := n.add(p)
+	n.fails(err, 111, "roll-back is not complete")
 	var messages []string
-	for _, line := range r.log.errors() {
+	for _, line := range n.log.errors() {
 		messages = append(messages, line["message"])
 	}
 	same(t, "log", messages, []string{"roll-back left something for DEL", "ADD failed"})
-	same(t, "warnings", r.source.warnings(), []string{"PluginFailed " + err.Error()})
+	same(t, "warnings", n.source.warnings(), []string{"PluginFailed " + err.Error()})
 }
 
 // Nobody reads the events of a pod that is gone.
 func TestFailureOfPodThatIsGoneIsOnlyLogged(t *testing.T) {
-	r := newRig(t)
-	p := r.sandbox("id-gone")
+	n := newNode(t)
+	p := n.sandbox("id-gone")
 	p.name = "gone"
-	r.fails(r.add(p), 3, "pod default/gone")
-	same(t, "lines", len(r.log.errors()), 1)
-	same(t, "warnings", r.source.warnings(), nil)
-	r.left([]*pod{p})
+	n.fails(n.add(p), 3, "pod default/gone")
+	same(t, "lines", len(n.log.errors()), 1)
+	same(t, "warnings", n.source.warnings(), nil)
+	n.left([]*pod{p})
 }

@@ -12,7 +12,7 @@ import (
 
 // What does not run is not installed, and what there was stays.
 func TestCheckPlugin(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	h := newHost(t, options{}, "10-flannel.conflist", flannel)
 	const good = "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && cat >/dev/null && echo " +
 		"'{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n"
 	for content, works := range map[string]bool{
@@ -20,11 +20,11 @@ func TestCheckPlugin(t *testing.T) {
 		"#!/bin/sh\necho '{}'\n": false,
 		"#!/bin/sh\necho x\n":    false, "": false,
 	} {
-		path := filepath.Join(r.Place.Bin, "braid")
+		path := filepath.Join(h.Place.Bin, "braid")
 		f := own.Bytes(path, 0o755, install.KindBinary, []byte(content))
 		f.Check = install.CheckPlugin("braid")
-		r.Binaries = []*own.File{f}
-		_, err := r.Apply(t.Context())
+		h.Binaries = []*own.File{f}
+		_, err := h.Apply(t.Context())
 		if works != (err == nil) ||
 			err != nil && (failure.ReasonOf(err) != failure.StateFailed ||
 				!strings.Contains(err.Error(), "plugin braid")) {
@@ -33,11 +33,11 @@ func TestCheckPlugin(t *testing.T) {
 		if !works {
 			continue
 		}
-		if digest, err := r.Store.Sum(path); err != nil || digest != f.Digest {
+		if digest, err := h.Store.Sum(path); err != nil || digest != f.Digest {
 			t.Errorf("installed is %s, %v", digest, err)
 		}
 	}
-	for _, file := range names(t, r.Place.Bin) {
+	for _, file := range names(t, h.Place.Bin) {
 		if file != "braid" {
 			t.Errorf("left is %s", file)
 		}

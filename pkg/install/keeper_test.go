@@ -21,21 +21,21 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// kept runs a Keeper on a rig, with a real watch, and collects what it reports.
+// kept runs a Keeper on a host, with a real watch, and collects what it reports.
 type kept struct {
-	*rig
+	*host
 
 	mu      sync.Mutex
 	reports []install.Report
 	end     chan error
 }
 
-func keep(t *testing.T, r *rig, watcher install.Watcher) *kept {
+func keep(t *testing.T, h *host, watcher install.Watcher) *kept {
 	t.Helper()
-	k := &kept{rig: r, end: make(chan error, 1)}
+	k := &kept{host: h, end: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
 	keeper := &install.Keeper{
-		Installer: r.Installer, Watcher: watcher, Clock: install.SystemClock{},
+		Installer: h.Installer, Watcher: watcher, Clock: install.SystemClock{},
 		Report: func(report install.Report) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
@@ -109,59 +109,59 @@ func (k *kept) repaired(cause install.Cause, by string) {
 // did.
 func TestRepair(t *testing.T) {
 	for name, test := range map[string]struct {
-		do    func(r *rig) error
+		do    func(h *host) error
 		cause install.Cause
 		by    string
 	}{
 		"cni.exclusive": {
-			do: func(r *rig) error {
-				return os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.cilium_bak"))
+			do: func(h *host) error {
+				return os.Rename(h.conf("00-braid.conflist"), h.conf("00-braid.conflist.cilium_bak"))
 			},
 			cause: install.Renamed, by: "cilium with cni.exclusive",
 		},
-		"renamed": {do: func(r *rig) error {
-			return os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.old"))
+		"renamed": {do: func(h *host) error {
+			return os.Rename(h.conf("00-braid.conflist"), h.conf("00-braid.conflist.old"))
 		}, cause: install.Renamed, by: "00-braid.conflist.old"},
-		"removed": {do: func(r *rig) error {
-			return os.Remove(r.conf("00-braid.conflist"))
+		"removed": {do: func(h *host) error {
+			return os.Remove(h.conf("00-braid.conflist"))
 		}, cause: install.Deleted},
-		"preempted": {do: func(r *rig) error {
-			return os.WriteFile(r.conf("00-a.conflist"), []byte(calico), 0o600)
+		"preempted": {do: func(h *host) error {
+			return os.WriteFile(h.conf("00-a.conflist"), []byte(calico), 0o600)
 		}, cause: install.Preempted, by: `00-a.conflist of network "k8s-pod-network"`},
 		"chained": {
-			do: func(r *rig) error {
-				raw, err := os.ReadFile(r.conf("00-braid.conflist"))
+			do: func(h *host) error {
+				raw, err := os.ReadFile(h.conf("00-braid.conflist"))
 				if err != nil {
 					return err
 				}
 				chained := strings.Replace(string(raw), "\n  ]", `, {"type": "istio-cni"}]`, 1)
-				return os.WriteFile(r.conf("00-braid.conflist"), []byte(chained), 0o600)
+				return os.WriteFile(h.conf("00-braid.conflist"), []byte(chained), 0o600)
 			},
 			cause: install.Changed, by: "has the plugin istio-cni",
 		},
-		"emptied": {do: func(r *rig) error {
-			return os.Truncate(r.conf("00-braid.conflist"), 0)
+		"emptied": {do: func(h *host) error {
+			return os.Truncate(h.conf("00-braid.conflist"), 0)
 		}, cause: install.Changed},
-		"binary": {do: func(r *rig) error {
-			return os.Remove(filepath.Join(r.Place.Bin, "braid"))
+		"binary": {do: func(h *host) error {
+			return os.Remove(filepath.Join(h.Place.Bin, "braid"))
 		}, cause: install.Deleted},
 		"directory": {
-			do: func(r *rig) error {
-				return errors.Join(os.RemoveAll(r.Place.Conf), os.Mkdir(r.Place.Conf, 0o755),
-					os.WriteFile(r.conf("10-flannel.conflist"), []byte(flannel), 0o600))
+			do: func(h *host) error {
+				return errors.Join(os.RemoveAll(h.Place.Conf), os.Mkdir(h.Place.Conf, 0o755),
+					os.WriteFile(h.conf("10-flannel.conflist"), []byte(flannel), 0o600))
 			},
 			cause: install.Deleted,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := keep(t, newRig(t, options{}, "10-flannel.conflist", flannel), newWatch(t))
+			k := keep(t, newHost(t, options{}, "10-flannel.conflist", flannel), newWatch(t))
 			k.until("installed", func() bool {
 				first, err := k.works()
 				return err == nil && first == "braid"
 			})
 			k.calm() // what is done between a look and a repair is repaired, too, but not seen
-			must(t, test.do(k.rig))
+			must(t, test.do(k.host))
 			k.repaired(test.cause, test.by)
 		})
 	}
@@ -170,15 +170,15 @@ func TestRepair(t *testing.T) {
 // A file that is put in place while the node is looked at, as the credential's keeper does, is no
 // drift.
 func TestInspectDuringPut(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel)
-	r.apply()
+	h := newHost(t, options{}, "10-flannel.conflist", flannel)
+	h.apply()
 	var putting sync.WaitGroup
 	done := make(chan struct{})
 	putting.Go(func() {
 		defer close(done)
 		for i := range 200 {
-			_, err := r.Store.Put(t.Context(),
-				own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, fmt.Append(nil, i)))
+			_, err := h.Store.Put(t.Context(),
+				own.Bytes(h.Kubeconfig, 0o600, install.KindKubeconfig, fmt.Append(nil, i)))
 			if err != nil {
 				t.Error(err)
 			}
@@ -186,7 +186,7 @@ func TestInspectDuringPut(t *testing.T) {
 	})
 	defer putting.Wait()
 	for {
-		drifts, err := r.Inspect(t.Context())
+		drifts, err := h.Inspect(t.Context())
 		if err != nil || len(drifts) > 0 {
 			t.Fatalf("drifts %v, %v", drifts, err)
 		}
@@ -200,7 +200,7 @@ func TestInspectDuringPut(t *testing.T) {
 
 // A default network that comes, goes and comes again under another name is followed.
 func TestKeeperFollows(t *testing.T) {
-	k := keep(t, newRig(t, options{}), newWatch(t))
+	k := keep(t, newHost(t, options{}), newWatch(t))
 	k.until("waits and says so", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -218,17 +218,17 @@ func TestKeeperFollows(t *testing.T) {
 
 // A directory that is a link may lead elsewhere later, as that of a snap does.
 func TestKeeperFollowsLink(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel)
-	dir := r.Place.Conf
+	h := newHost(t, options{}, "10-flannel.conflist", flannel)
+	dir := h.Place.Conf
 	must(t, os.Rename(dir, dir+".1"))
 	must(t, os.Symlink(filepath.Base(dir)+".1", dir))
 	must(t, os.Mkdir(dir+".2", 0o755))
 	must(t, os.WriteFile(filepath.Join(dir+".2", "10-flannel.conflist"), []byte(flannel), 0o600))
-	k := keep(t, r, newWatch(t))
+	k := keep(t, h, newWatch(t))
 	k.until("installed", func() bool { return len(names(t, dir+".1")) == 2 })
 	must(t, os.Symlink(filepath.Base(dir)+".2", dir+".new"))
 	must(t, os.Rename(dir+".new", dir))
-	must(t, os.WriteFile(filepath.Join(r.Place.Bin, "touched"), nil, 0o600)) // the next look
+	must(t, os.WriteFile(filepath.Join(h.Place.Bin, "touched"), nil, 0o600)) // the next look
 	k.until("installed there, too", func() bool { return len(names(t, dir+".2")) == 2 })
 	k.calm() // nothing but the watch can show it
 	must(t, os.Remove(filepath.Join(dir+".2", "00-braid.conflist")))
@@ -237,25 +237,25 @@ func TestKeeperFollowsLink(t *testing.T) {
 
 // Of two agents, the last that came keeps the node; the other ends.
 func TestTwoKeepers(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	h := newHost(t, options{}, "10-flannel.conflist", flannel)
 	first := &install.Keeper{
-		Installer: r.Installer, Watcher: newWatch(t), Clock: install.SystemClock{},
+		Installer: h.Installer, Watcher: newWatch(t), Clock: install.SystemClock{},
 	}
 	end := make(chan error, 1)
 	go func() { end <- first.Run(t.Context()) }()
-	for first, err := r.works(); err != nil || first != "braid"; first, err = r.works() {
+	for first, err := h.works(); err != nil || first != "braid"; first, err = h.works() {
 		time.Sleep(10 * time.Millisecond)
 	}
-	o := r.o
+	o := h.o
 	o.Version = "2"
-	next := &rig{newInstaller(o), t, o}
+	next := &host{newInstaller(o), t, o}
 	next.Store.Self = "next"
 	keep(t, next, newWatch(t))
 	if e, ok := errors.AsType[*own.SupersededError](<-end); !ok || e.By != "next" {
 		t.Errorf("the first ended with %v", e)
 	}
 	for content := ""; content != "braid-full2"; time.Sleep(10 * time.Millisecond) {
-		raw, err := os.ReadFile(filepath.Join(r.Place.Bin, "braid-full"))
+		raw, err := os.ReadFile(filepath.Join(h.Place.Bin, "braid-full"))
 		must(t, err)
 		content = string(raw)
 	}
@@ -263,7 +263,7 @@ func TestTwoKeepers(t *testing.T) {
 
 // enemy is a Watcher and a Clock on which somebody undoes every repair at once.
 type enemy struct {
-	r       *rig
+	h       *host
 	now     time.Time
 	until   time.Time
 	stop    context.CancelFunc
@@ -293,7 +293,7 @@ func (e *enemy) Wait(context.Context, []string, <-chan time.Time) {
 	}
 	e.now = e.now.Add(100 * time.Millisecond)
 	if e.harm == nil {
-		e.harm = func() bool { return os.Remove(e.r.conf("00-braid.conflist")) == nil }
+		e.harm = func() bool { return os.Remove(e.h.conf("00-braid.conflist")) == nil }
 	}
 	if e.harm() {
 		e.repairs = append(e.repairs, e.now)
@@ -311,11 +311,11 @@ func (e *enemy) run(t *testing.T, k *install.Keeper, d time.Duration) {
 // There is no fight: who undoes each repair at once is answered ever less often. After a while of
 // calm, a repair is quick again.
 func TestBackOff(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel)
-	e := &enemy{r: r, now: time.Now()}
+	h := newHost(t, options{}, "10-flannel.conflist", flannel)
+	e := &enemy{h: h, now: time.Now()}
 	var last time.Duration
 	k := &install.Keeper{
-		Installer: r.Installer, Watcher: e, Clock: e,
+		Installer: h.Installer, Watcher: e, Clock: e,
 		Report: func(report install.Report) {
 			must(t, report.Err)
 			last = report.Pause
@@ -342,26 +342,26 @@ func TestBackOff(t *testing.T) {
 // Nor is there one with a default network's agent that writes its file again as soon as it is
 // moved.
 func TestBackOffMoving(t *testing.T) {
-	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
-	e := &enemy{r: r, now: time.Now(), harm: func() bool {
-		_, err := os.Stat(r.conf("10-flannel.conflist"))
-		r.write("10-flannel.conflist", flannel)
+	h := newHost(t, options{Move: true}, "10-flannel.conflist", flannel)
+	e := &enemy{h: h, now: time.Now(), harm: func() bool {
+		_, err := os.Stat(h.conf("10-flannel.conflist"))
+		h.write("10-flannel.conflist", flannel)
 		return errors.Is(err, fs.ErrNotExist)
 	}}
-	e.run(t, &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e}, time.Hour)
+	e.run(t, &install.Keeper{Installer: h.Installer, Watcher: e, Clock: e}, time.Hour)
 	if n := len(e.repairs); n < 20 || n > 45 {
 		t.Errorf("moved %d times in an hour", n)
 	}
-	r.refersTo("00-braid.conflist", filepath.Join(r.Place.Private, "10-flannel.conflist"))
+	h.refersTo("00-braid.conflist", filepath.Join(h.Place.Private, "10-flannel.conflist"))
 }
 
 // What is not ours to repair delays nothing.
 func TestPreemptedByMetaPlugin(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel, "00-a-multus.conf", multus)
-	e := &enemy{r: r, now: time.Now(), peace: true}
+	h := newHost(t, options{}, "10-flannel.conflist", flannel, "00-a-multus.conf", multus)
+	e := &enemy{h: h, now: time.Now(), peace: true}
 	reports := 0
 	e.run(t, &install.Keeper{
-		Installer: r.Installer, Watcher: e, Clock: e,
+		Installer: h.Installer, Watcher: e, Clock: e,
 		Report: func(report install.Report) {
 			must(t, report.Err)
 			if reports++; reports > 1 && (len(report.Drifts) != 1 || report.Pause != 0) {
@@ -376,17 +376,17 @@ func TestPreemptedByMetaPlugin(t *testing.T) {
 
 // A node whose state cannot be written is no reason to end.
 func TestKeeperWithoutState(t *testing.T) {
-	r := newRig(t, options{}, "10-flannel.conflist", flannel)
-	must(t, os.Rename(r.Store.Dir, r.Store.Dir+".away"))
-	must(t, os.WriteFile(r.Store.Dir, nil, 0o600))
-	k := keep(t, r, newWatch(t))
+	h := newHost(t, options{}, "10-flannel.conflist", flannel)
+	must(t, os.Rename(h.Store.Dir, h.Store.Dir+".away"))
+	must(t, os.WriteFile(h.Store.Dir, nil, 0o600))
+	k := keep(t, h, newWatch(t))
 	k.until("it is said", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		return len(k.reports) > 0 && failure.ReasonOf(k.reports[0].Err) == failure.StateFailed
 	})
-	must(t, os.Remove(r.Store.Dir))
-	must(t, os.Rename(r.Store.Dir+".away", r.Store.Dir))
+	must(t, os.Remove(h.Store.Dir))
+	must(t, os.Rename(h.Store.Dir+".away", h.Store.Dir))
 	k.until("it is installed", func() bool {
 		first, err := k.works()
 		return err == nil && first == "braid"
@@ -395,28 +395,28 @@ func TestKeeperWithoutState(t *testing.T) {
 
 // A directory that comes later is found, and one that cannot be written is told about.
 func TestKeeperDirectories(t *testing.T) {
-	r := newRig(t, options{})
-	must(t, os.Remove(r.Place.Conf))
-	k := keep(t, r, newWatch(t))
+	h := newHost(t, options{})
+	must(t, os.Remove(h.Place.Conf))
+	k := keep(t, h, newWatch(t))
 	k.until("it is said", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		return len(k.reports) > 0 && failure.ReasonOf(k.reports[0].Err) == failure.NotReady
 	})
 	nettest.NeedsRoot(t)
-	must(t, os.Mkdir(r.Place.Conf, 0o755))
-	must(t, unix.Mount("tmpfs", r.Place.Conf, "tmpfs", 0, ""))
-	t.Cleanup(func() { unix.Unmount(r.Place.Conf, unix.MNT_DETACH) })
-	r.write("10-flannel.conflist", flannel)
-	must(t, unix.Mount("", r.Place.Conf, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	must(t, os.Mkdir(h.Place.Conf, 0o755))
+	must(t, unix.Mount("tmpfs", h.Place.Conf, "tmpfs", 0, ""))
+	t.Cleanup(func() { unix.Unmount(h.Place.Conf, unix.MNT_DETACH) })
+	h.write("10-flannel.conflist", flannel)
+	must(t, unix.Mount("", h.Place.Conf, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	k.until("it is said, too", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		err := k.reports[len(k.reports)-1].Err
 		return failure.ReasonOf(err) == failure.StateFailed && strings.Contains(err.Error(), "read-only")
 	})
-	r.has(r.Place.Conf, "10-flannel.conflist")
-	must(t, unix.Mount("", r.Place.Conf, "", unix.MS_REMOUNT, ""))
+	h.has(h.Place.Conf, "10-flannel.conflist")
+	must(t, unix.Mount("", h.Place.Conf, "", unix.MS_REMOUNT, ""))
 	k.until("it is installed", func() bool {
 		first, err := k.works()
 		return err == nil && first == "braid"

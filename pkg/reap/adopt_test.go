@@ -31,17 +31,17 @@ func only(network, cidr string) string { return block.SpaceOf(network, cidr) }
 // What is recorded is taken in the right space, once, until the pod is gone or whereabouts has
 // given it back.
 func TestAdopt(t *testing.T) {
-	both(t, func(r *rig) {
+	both(t, func(c *controller) {
 		for _, name := range []string{"a", "b", "c"} {
-			r.addPod(pod{namespace: "default", name: name})
+			c.addPod(pod{namespace: "default", name: name})
 		}
-		r.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
+		c.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
 			"5": given("default/a", "c5"), "6": given("default/gone", "c6"), "17": given("default/b", "c17"),
 		})
-		r.setReservation("10.9.0.5", reservation("default/a"))
-		r.setPool("blue-fd00---64", "fd00::/64",
+		c.setReservation("10.9.0.5", reservation("default/a"))
+		c.setPool("blue-fd00---64", "fd00::/64",
 			map[string]wbAllocation{"18446744073709551615": given("default/c", "c7")})
-		r.setReservation("blue-fd00--9", reservation("default/b"))
+		c.setReservation("blue-fd00--9", reservation("default/b"))
 		all := []string{
 			"default-10-9-0-0-28 10.9.0.5=default/a",
 			"default-10-9-0-16-28 10.9.0.17=default/b",
@@ -52,29 +52,29 @@ func TestAdopt(t *testing.T) {
 				"-fd00-0000-0000-0000-ffff-ffff-ffff-fff0-124 fd00::ffff:ffff:ffff:ffff=default/c",
 		}
 		for range 2 {
-			r.pass(time.Minute)
-			r.want("adopted", all...)
+			c.pass(time.Minute)
+			c.want("adopted", all...)
 		}
-		versions := r.versions()
-		r.pass(time.Minute)
-		if again := r.versions(); again != versions {
-			r.t.Errorf("a pass that had nothing to do wrote:\n%s\n%s", versions, again)
+		versions := c.versions()
+		c.pass(time.Minute)
+		if again := c.versions(); again != versions {
+			c.t.Errorf("a pass that had nothing to do wrote:\n%s\n%s", versions, again)
 		}
-		r.deletePod("default", "c")
-		r.setPool("10.9.0.0-24", "10.9.0.0/24",
+		c.deletePod("default", "c")
+		c.setPool("10.9.0.0-24", "10.9.0.0/24",
 			map[string]wbAllocation{"5": given("default/a", "c5"), "4": given("default/a", "c4")})
-		r.pass(time.Minute)
-		r.want("pod gone, record gone, another record",
+		c.pass(time.Minute)
+		c.want("pod gone, record gone, another record",
 			"default-10-9-0-0-28 10.9.0.5=default/a 10.9.0.4=default/a",
 			only("", "10.9.0.0/24")+"-10-9-0-0-28 10.9.0.4=default/a", all[3])
 	})
 }
 
-func (r *rig) versions() string {
-	r.t.Helper()
-	list, err := r.src.Blocks(r.t.Context(), listAll)
+func (c *controller) versions() string {
+	c.t.Helper()
+	list, err := c.src.Blocks(c.t.Context(), listAll)
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	var all []string
 	for i := range list {
@@ -87,75 +87,75 @@ func (r *rig) versions() string {
 func TestPoolsRemoved(t *testing.T) {
 	for _, unserved := range []bool{false, true} {
 		f := newFake()
-		r := newRig(t, f)
+		c := newController(t, f)
 		f.addPod(pod{namespace: "default", name: "a"})
 		f.setPool("10.9.0.0-24", "10.9.0.0/24", given1("default/a"))
 		f.setReservation("10.9.0.1", reservation("default/a"))
-		r.pass(0)
+		c.pass(0)
 		f.setPool("10.9.0.0-24", "", nil)
 		f.setReservation("10.9.0.1", nil)
 		f.unserved = unserved
-		r.pass(0)
-		r.want("pools removed", "default-10-9-0-0-28 10.9.0.1=default/a")
+		c.pass(0)
+		c.want("pools removed", "default-10-9-0-0-28 10.9.0.1=default/a")
 		f.addPod(pod{namespace: "default", name: "a"}) // another one
-		r.pass(0)
-		r.want("pod replaced")
+		c.pass(0)
+		c.want("pod replaced")
 	}
 }
 
 // A pod of the same name is not the one that was given the address, unless whereabouts recorded it
 // anew.
 func TestPodReplaced(t *testing.T) {
-	both(t, func(r *rig) {
-		r.addPod(pod{namespace: "default", name: "db-0"})
-		r.setPool("10.9.0.0-24", "10.9.0.0/24", given1("default/db-0"))
-		r.setReservation("10.9.0.1", reservation("default/db-0"))
-		r.pass(0)
-		r.deletePod("default", "db-0")
-		r.addPod(pod{namespace: "default", name: "db-0"})
+	both(t, func(c *controller) {
+		c.addPod(pod{namespace: "default", name: "db-0"})
+		c.setPool("10.9.0.0-24", "10.9.0.0/24", given1("default/db-0"))
+		c.setReservation("10.9.0.1", reservation("default/db-0"))
+		c.pass(0)
+		c.deletePod("default", "db-0")
+		c.addPod(pod{namespace: "default", name: "db-0"})
 		for range 2 {
-			r.pass(0)
-			r.want("replaced")
+			c.pass(0)
+			c.want("replaced")
 		}
-		r.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{"1": given("default/db-0", "c2")})
-		r.pass(0)
-		r.want("recorded anew", "default-10-9-0-0-28 10.9.0.1=default/db-0")
+		c.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{"1": given("default/db-0", "c2")})
+		c.pass(0)
+		c.want("recorded anew", "default-10-9-0-0-28 10.9.0.1=default/db-0")
 	})
 }
 
 // What Braid has given away stays as it is; a node is asked to share a block that holds a recorded
 // address.
 func TestConflicts(t *testing.T) {
-	both(t, func(r *rig) {
-		n := owner("n", r.addNode("n"))
-		r.addPod(pod{namespace: "default", name: "a"})
-		r.block("default", "10.9.0.0/28", n)
-		r.block("default", "10.9.0.16/28", nil, use("10.9.0.17", "default/other", n, nil))
-		r.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
+	both(t, func(c *controller) {
+		n := owner("n", c.addNode("n"))
+		c.addPod(pod{namespace: "default", name: "a"})
+		c.block("default", "10.9.0.0/28", n)
+		c.block("default", "10.9.0.16/28", nil, use("10.9.0.17", "default/other", n, nil))
+		c.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
 			"1": given("default/a", "c1"), "17": given("default/a", "c17"), "18": given("default/a", "c18"),
 		})
 		for _, offset := range []string{"1", "17", "18"} {
-			r.setReservation("10.9.0."+offset, reservation("default/a"))
+			c.setReservation("10.9.0."+offset, reservation("default/a"))
 		}
 		want := []string{
 			"default-10-9-0-0-28 n recalled by braid-controller",
 			"default-10-9-0-16-28 10.9.0.17=default/other 10.9.0.18=default/a",
 		}
 		for range 2 {
-			r.pass(0)
-			r.want("conflicts", want...)
+			c.pass(0)
+			c.want("conflicts", want...)
 		}
-		list, err := r.src.Blocks(r.t.Context(), listAll)
+		list, err := c.src.Blocks(c.t.Context(), listAll)
 		if err != nil {
-			r.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		list[0].Spec.Owner, list[0].Spec.Recall = nil, nil
 		list[0].Spec.Allocations = []v1alpha1.Allocation{use("10.9.0.2", "default/own", n, nil)}
-		if _, err := r.src.UpdateBlock(r.t.Context(), &list[0]); err != nil {
-			r.t.Fatal(err)
+		if _, err := c.src.UpdateBlock(c.t.Context(), &list[0]); err != nil {
+			c.t.Fatal(err)
 		}
-		r.pass(0)
-		r.want("shared", "default-10-9-0-0-28 10.9.0.2=default/own 10.9.0.1=default/a", want[1])
+		c.pass(0)
+		c.want("shared", "default-10-9-0-0-28 10.9.0.2=default/own 10.9.0.1=default/a", want[1])
 	})
 }
 
@@ -163,12 +163,12 @@ func TestConflicts(t *testing.T) {
 // they are free.
 func TestNodesGiveTheRest(t *testing.T) {
 	f := newFake()
-	r := newRig(t, f)
+	c := newController(t, f)
 	f.addPod(pod{namespace: "default", name: "w"})
 	f.setPool("10.9.0.0-24", "10.9.0.0/24",
 		map[string]wbAllocation{"4": given("default/w", "c4"), "9": given("default/w", "c9")})
-	r.pass(0)
-	m := newManaged(t, r, f, "n", "10.9.0.0/28")
+	c.pass(0)
+	m := newManaged(t, c, f, "n", "10.9.0.0/28")
 	for range 12 {
 		if a := m.giveText(); a == "10.9.0.4" || a == "10.9.0.9" || a == "full" {
 			t.Fatal("got ", a)
@@ -178,12 +178,12 @@ func TestNodesGiveTheRest(t *testing.T) {
 		t.Fatal("got ", a)
 	}
 	f.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{"4": given("default/w", "c4")})
-	r.pass(0)
+	c.pass(0)
 	if a := m.giveText(); a != "10.9.0.9" {
 		t.Fatal("got ", a)
 	}
 	f.deletePod("default", "w")
-	r.pass(0)
+	c.pass(0)
 	if a := m.giveText(); a != "10.9.0.4" {
 		t.Fatal("got ", a)
 	}
@@ -193,8 +193,8 @@ func TestNodesGiveTheRest(t *testing.T) {
 // given.
 func TestNodeSharesRecorded(t *testing.T) {
 	f := newFake()
-	r := newRig(t, f)
-	m := newManaged(t, r, f, "n", "10.9.0.0/28")
+	c := newController(t, f)
+	m := newManaged(t, c, f, "n", "10.9.0.0/28")
 	taken := m.giveText()
 	f.addPod(pod{namespace: "default", name: "w"})
 	f.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
@@ -202,13 +202,13 @@ func TestNodeSharesRecorded(t *testing.T) {
 	})
 	f.setReservation("10.9.0.9", reservation("default/w"))
 	f.setReservation(taken, reservation("default/w"))
-	r.pass(0)
+	c.pass(0)
 	if err := m.Answer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.pass(0)
+	c.pass(0)
 	for pod := range m.has {
-		r.want("shared", "default-10-9-0-0-28 "+taken+"="+pod+" 10.9.0.9=default/w")
+		c.want("shared", "default-10-9-0-0-28 "+taken+"="+pod+" 10.9.0.9=default/w")
 	}
 	for range 12 {
 		if a := m.giveText(); a == "10.9.0.9" || a == taken || a == "full" {
@@ -218,31 +218,31 @@ func TestNodeSharesRecorded(t *testing.T) {
 }
 
 func TestAudit(t *testing.T) {
-	both(t, func(r *rig) {
-		n := owner("n", r.addNode("n"))
+	both(t, func(c *controller) {
+		n := owner("n", c.addNode("n"))
 		for name, ips := range map[string]string{
 			"a": `"10.9.0.5","10.9.0.40"`, "b": `"10.9.0.6","10.9.0.33"`,
 			"c": `"10.9.1.1","192.0.2.1","10.9.0.18"`,
 		} {
-			r.addPod(pod{namespace: "default", name: name, annotations: status(ips)})
+			c.addPod(pod{namespace: "default", name: name, annotations: status(ips)})
 		}
-		r.block("default", "10.9.0.32/28", n)
-		r.block("default", "10.9.0.16/28", nil, use("10.9.0.17", "default/other", n, nil),
+		c.block("default", "10.9.0.32/28", n)
+		c.block("default", "10.9.0.16/28", nil, use("10.9.0.17", "default/other", n, nil),
 			use("10.9.0.18", "default/c", n, nil))
-		r.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
+		c.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
 			"5": given("default/a", "c5"), "6": given("default/gone", "c6"), "7": given("default/a", "c7"),
 			"8":  given("default/a", "c8"),
 			"17": given("default/a", "c17"), "33": given("default/b", "c33"),
 			"900": given("default/a", "c9"), "x": given("default/a", "c10"),
 		})
-		r.setPool("10.9.0.0-16", "10.9.0.0/16", map[string]wbAllocation{
+		c.setPool("10.9.0.0-16", "10.9.0.0/16", map[string]wbAllocation{
 			"7": given("default/b", "c7"), "8": given("default/b", "c8"), "256": given("", "c11"),
 		})
-		r.setPool("10.9.0.0-99", "10.9.0.0/99", map[string]wbAllocation{})
-		r.setReservation("10.9.0.7", reservation("default/a"))
-		r.setReservation("nonsense", reservation("default/a"))
-		before := r.versions()
-		got := r.audit()
+		c.setPool("10.9.0.0-99", "10.9.0.0/99", map[string]wbAllocation{})
+		c.setReservation("10.9.0.7", reservation("default/a"))
+		c.setReservation("nonsense", reservation("default/a"))
+		before := c.versions()
+		got := c.audit()
 		want := map[string]reap.State{
 			"10.9.0.5 default/a 24": reap.OK, "10.9.0.6 default/gone 24": reap.Orphan,
 			"10.9.0.7 default/a 24": reap.Duplicate, "10.9.0.7 default/b 16": reap.Duplicate,
@@ -254,29 +254,29 @@ func TestAudit(t *testing.T) {
 		}
 		for key, state := range want {
 			if got[key] != state {
-				r.t.Errorf("%q is %q, want %q", key, got[key], state)
+				c.t.Errorf("%q is %q, want %q", key, got[key], state)
 			}
 			delete(got, key)
 		}
 		if len(got) > 0 {
-			r.t.Errorf("beside: %v", got)
+			c.t.Errorf("beside: %v", got)
 		}
-		if after := r.versions(); after != before {
-			r.t.Error("the audit has changed blocks")
+		if after := c.versions(); after != before {
+			c.t.Error("the audit has changed blocks")
 		}
-		r.pass(0)
-		if state := r.audit()["10.9.0.5 default/a 24"]; state != reap.OK {
-			r.t.Errorf("what was adopted is %q", state)
+		c.pass(0)
+		if state := c.audit()["10.9.0.5 default/a 24"]; state != reap.OK {
+			c.t.Errorf("what was adopted is %q", state)
 		}
 	})
 }
 
 // audit returns the states by address, pod and record.
-func (r *rig) audit() map[string]reap.State {
-	r.t.Helper()
-	entries, err := reap.Audit(r.t.Context(), r.src, r.src)
+func (c *controller) audit() map[string]reap.State {
+	c.t.Helper()
+	entries, err := reap.Audit(c.t.Context(), c.src, c.src)
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	states := map[string]reap.State{}
 	for _, e := range entries {
@@ -298,12 +298,12 @@ func TestReservationNames(t *testing.T) {
 		"cafe-fd00--5": "cafe-fd00-0000-0000-0000-0000-0000-0000-0000-124 fd00::5",
 	} {
 		f := newFake()
-		r := newRig(t, f)
+		c := newController(t, f)
 		f.addPod(pod{namespace: "default", name: "a"})
 		f.setPool("cafe-fd00---64", "fd00::/64", map[string]wbAllocation{})
 		f.setReservation(name, reservation("default/a"))
-		r.pass(0)
-		r.want(name, want+"=default/a")
+		c.pass(0)
+		c.want(name, want+"=default/a")
 	}
 }
 

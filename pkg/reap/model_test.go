@@ -33,12 +33,12 @@ type attached struct {
 	addr   netip.Addr
 }
 
-func newManaged(t *testing.T, r *rig, f *fake, name, cidr string) *managed {
+func newManaged(t *testing.T, c *controller, f *fake, name, cidr string) *managed {
 	f.addNode(name)
 	return &managed{
 		t: t, f: f, cidr: cidr, up: true, has: map[string]attached{},
 		Manager: &block.Manager{
-			Store: f, Nodes: f, Dir: t.TempDir(), NodeName: name, Log: r.Log, Now: r.Now, Boot: func() (
+			Store: f, Nodes: f, Dir: t.TempDir(), NodeName: name, Log: c.Log, Now: c.Now, Boot: func() (
 				string, error,
 			) {
 				return "boot", nil
@@ -99,13 +99,13 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(80) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		f := newFake()
-		r := newRig(t, f)
-		r.Log = slog.New(slog.DiscardHandler)
+		c := newController(t, f)
+		c.Log = slog.New(slog.DiscardHandler)
 		// one block, which is shared; or enough for each node to own some
 		cidr := []string{"10.9.0.0/28", "10.9.0.0/25"}[seed%2]
 		var nodes []*managed
 		for _, name := range []string{"a", "b", "c"} {
-			nodes = append(nodes, newManaged(t, r, f, name, cidr))
+			nodes = append(nodes, newManaged(t, c, f, name, cidr))
 		}
 		for range 150 {
 			m := nodes[rnd.IntN(len(nodes))]
@@ -132,8 +132,8 @@ func TestModel(t *testing.T) {
 				m.comeBack()
 			case 7:
 				if rnd.IntN(4) == 0 {
-					r.Reaper = r.reaper()
-					r.Log = slog.New(slog.DiscardHandler)
+					c.Reaper = c.reaper()
+					c.Log = slog.New(slog.DiscardHandler)
 				}
 				f.fail = func(string, string) error {
 					if rnd.IntN(10) == 0 {
@@ -141,8 +141,8 @@ func TestModel(t *testing.T) {
 					}
 					return nil
 				}
-				r.clock = r.clock.Add(time.Duration(rnd.IntN(400)) * time.Second)
-				if err := r.Pass(t.Context()); err != nil && !errors.Is(err, errDown) {
+				c.clock = c.clock.Add(time.Duration(rnd.IntN(400)) * time.Second)
+				if err := c.Pass(t.Context()); err != nil && !errors.Is(err, errDown) {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 				f.fail = nil
@@ -162,9 +162,9 @@ func TestModel(t *testing.T) {
 			}
 		}
 		clear(f.pods)
-		r.pass(0)
-		r.pass(grace)
-		r.want(fmt.Sprint("seed ", seed, ", all gone"))
+		c.pass(0)
+		c.pass(grace)
+		c.want(fmt.Sprint("seed ", seed, ", all gone"))
 	}
 }
 

@@ -27,12 +27,12 @@ func places(expected []resolve.Expected) []string {
 // A chain that is refused hides nothing of the others.
 func TestExpect(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.cfg.SecondaryDefaultRoute = conf.KeepDefaultRoute
-	r.nad("web/a", `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static",`+
+	c := newCluster(t, "")
+	c.cfg.SecondaryDefaultRoute = conf.KeepDefaultRoute
+	c.nad("web/a", `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static",`+
 		`"routes":[{"dst":"0.0.0.0/0"}]}}`)
-	r.nad("web/gone", `{"cniVersion":"1.0.0","plugins":[{"type":"gone"},{"type":"own"}]}`)
-	pod := r.pod("web/p", "a,gone,b")
+	c.nad("web/gone", `{"cniVersion":"1.0.0","plugins":[{"type":"gone"},{"type":"own"}]}`)
+	pod := c.pod("web/p", "a,gone,b")
 	ignored := &failure.Error{Reason: failure.IgnoredKey, Err: errors.New("ignored")}
 	f := &finder{
 		found: map[string]invoke.Found{
@@ -42,9 +42,9 @@ func TestExpect(t *testing.T) {
 			"gone": &failure.Error{Reason: failure.PluginNotFound, Err: errors.New("no such file")},
 		},
 	}
-	r.each(func(t *testing.T, source resolve.Source) {
-		resolver := r.resolver(source, devices{})
-		got, _, err := resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, []string{"/bin"})
+	c.each(func(t *testing.T, source resolve.Source) {
+		resolver := c.resolver(source, devices{})
+		got, _, err := resolver.Expect(t.Context(), resolve.Any(&c.cfg.Call), pod, f, []string{"/bin"})
 		fails(t, err, failure.PluginNotFound, "web/gone")
 		same(t, "places", places(got), []string{
 			"eth0 bridge false  false", "net1 macvlan false  false", "net1 static true  false",
@@ -57,18 +57,18 @@ func TestExpect(t *testing.T) {
 		}
 		same(t, "warnings", warned, []failure.Reason{failure.IgnoredKey, failure.DefaultRouteKept})
 
-		got, _, err = resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, nil)
+		got, _, err = resolver.Expect(t.Context(), resolve.Any(&c.cfg.Call), pod, f, nil)
 		if err != nil || !got[2].Execd || got[2].Places[0].Path != "" {
 			t.Errorf("without a place to look in: %+v, %v", got, err)
 		}
-		_, _, err = resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), r.elsewhere(), f, nil)
+		_, _, err = resolver.Expect(t.Context(), resolve.Any(&c.cfg.Call), c.elsewhere(), f, nil)
 		fails(t, err, failure.NADNotFound, "web/none")
 	})
 }
 
 // elsewhere is a pod that asks for what there is not.
-func (r *rig) elsewhere() *podv1.Pod {
-	pod := *r.objs.pods["web/p"]
+func (c *cluster) elsewhere() *podv1.Pod {
+	pod := *c.objs.pods["web/p"]
 	pod.Annotations = map[string]string{nadv1.NetworksAnnotation: "none"}
 	return &pod
 }
@@ -77,15 +77,15 @@ func (r *rig) elsewhere() *podv1.Pod {
 // for there.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, `,"clusterNetwork":"/no/such.conf","auxiliaryCNIChainName":"aux"`)
-	r.nad("web/disk", "")
-	pod := r.pod("web/p", `[{"name":"disk","ips":["10.0.0.1/24"],"mac":"02:00:00:00:00:01","bandwidth":{"ingressRate":1,"ingressBurst":1},
+	c := newCluster(t, `,"clusterNetwork":"/no/such.conf","auxiliaryCNIChainName":"aux"`)
+	c.nad("web/disk", "")
+	pod := c.pod("web/p", `[{"name":"disk","ips":["10.0.0.1/24"],"mac":"02:00:00:00:00:01","bandwidth":{"ingressRate":1,"ingressBurst":1},
 		"portMappings":[{"hostPort":1,"containerPort":2}],"infiniband-guid":"02:00:00:00:00:00:00:01"},{"name":"a"}]`)
-	r.each(func(t *testing.T, source resolve.Source) {
-		resolver := r.resolver(source, devices{})
+	c.each(func(t *testing.T, source resolve.Source) {
+		resolver := c.resolver(source, devices{})
 		resolver.Elsewhere = true
 		f := &finder{}
-		got, _, err := resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, nil)
+		got, _, err := resolver.Expect(t.Context(), resolve.Any(&c.cfg.Call), pod, f, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,11 +113,11 @@ func TestDevicesUnknown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
-			nic(r)
-			pod := r.pod("web/p", "nic,nic")
+			c := newCluster(t, "")
+			nic(c)
+			pod := c.pod("web/p", "nic,nic")
 			test.prepare(pod)
-			got, err := r.resolver(&r.objs, nil).Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+			got, err := c.resolver(&c.objs, nil).Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
 			if test.refused {
 				fails(t, err, failure.DeviceUnavailable, "web/nic", "v/nic")
 				return

@@ -82,12 +82,12 @@ type named struct {
 }
 
 func (test named) test(t *testing.T) {
-	r := newRig(t, test.policy)
-	r.nad("web/a", test.config)
+	c := newCluster(t, test.policy)
+	c.nad("web/a", test.config)
 	if test.tenant {
-		r.objs.namespaces = map[string]map[string]string{"web": {policy.TenantLabel: ""}}
+		c.objs.namespaces = map[string]map[string]string{"web": {policy.TenantLabel: ""}}
 	}
-	_, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+	_, attachments, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,13 +127,13 @@ func TestM30AnothersName(t *testing.T) {
 		"all is allowed it":    {`,"braid":{"policy":[{"namespaces":["team"],"all":true}]}`, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, test.policy)
-			r.nad("web/a", `{"cniVersion":"1.0.0","name":"team.n","type":"bridge"}`)
-			r.objs.namespaces = map[string]map[string]string{"team": {}}
+			c := newCluster(t, test.policy)
+			c.nad("web/a", `{"cniVersion":"1.0.0","name":"team.n","type":"bridge"}`)
+			c.objs.namespaces = map[string]map[string]string{"team": {}}
 			if test.tenant {
-				r.objs.namespaces["team"][policy.TenantLabel] = ""
+				c.objs.namespaces["team"][policy.TenantLabel] = ""
 			}
-			judged, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+			judged, attachments, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
 			if err != nil {
 				t.Fatal(err)
 			}

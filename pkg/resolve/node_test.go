@@ -16,41 +16,41 @@ import (
 // A plan of what was attached is not refused.
 func TestU10NodeSelectorAtADD(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
+	c := newCluster(t, "")
 	for ref, selector := range map[string]string{
 		"web/here": "pool=data", "web/too": "zone", "web/there": "pool=other", "web/broken": "=",
 	} {
-		r.nad(ref, `{"cniVersion":"1.0.0","type":"ipvlan"}`).
+		c.nad(ref, `{"cniVersion":"1.0.0","type":"ipvlan"}`).
 			Annotations = map[string]string{nadv1.NodeSelectorAnnotation: selector}
 	}
-	r.objs.node = map[string]string{"pool": "data", "zone": "a"}
+	c.objs.node = map[string]string{"pool": "data", "zone": "a"}
 	for networks, want := range map[string]failure.Reason{
 		"a,b": "", "a,here,too": "", "here,there": failure.NodeNotSelected, "broken": failure.NADInvalid,
 	} {
-		r.objs.asked = nil
-		resolver := r.resolver(&r.objs, nil)
-		resolver.ThisNode = &r.objs
-		pod := r.pod("web/p", networks)
-		_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+		c.objs.asked = nil
+		resolver := c.resolver(&c.objs, nil)
+		resolver.ThisNode = &c.objs
+		pod := c.pod("web/p", networks)
+		_, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
 		if failure.ReasonOf(err) != want {
 			t.Errorf("%s: got %v, want reason %q", networks, err, want)
 		}
-		asked := len(slices.DeleteFunc(slices.Clone(r.objs.asked), func(what string) bool {
+		asked := len(slices.DeleteFunc(slices.Clone(c.objs.asked), func(what string) bool {
 			return what != "node n"
 		}))
 		if wanted := min(1, strings.Count(networks, "e")); asked != wanted {
 			t.Errorf("%s: the node is asked for %d times, want %d", networks, asked, wanted)
 		}
-		_, exact, err := resolver.Past(t.Context(), resolve.Any(&r.cfg.Call), pod, nil)
+		_, exact, err := resolver.Past(t.Context(), resolve.Any(&c.cfg.Call), pod, nil)
 		if networks != "broken" && (err != nil || !exact) {
 			t.Errorf("%s: past: %v", networks, err)
 		}
 	}
-	r.objs.err = errors.New("connection refused")
+	c.objs.err = errors.New("connection refused")
 	resolver := &resolve.Resolver{
-		Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: allNADs{&r.objs}, ThisNode: &r.objs,
+		Node: &c.cfg.Node, Policy: &c.cfg.Policy, Source: allNADs{&c.objs}, ThisNode: &c.objs,
 	}
-	_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), r.pod("web/p", "here"))
+	_, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), c.pod("web/p", "here"))
 	fails(t, err, failure.APIUnavailable, "web/here", "get node", "connection refused")
 }
 

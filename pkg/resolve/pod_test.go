@@ -12,11 +12,11 @@ import (
 
 func TestPod(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	r.pod("web/p", "a").Requested = []string{"v/nic"}
-	r.pod("web/static", "").Annotations[podv1.MirrorAnnotation] = "of-the-kubelet"
-	r.each(func(t *testing.T, source resolve.Source) {
-		resolver := r.resolver(source, nil)
+	c := newCluster(t, "")
+	c.pod("web/p", "a").Requested = []string{"v/nic"}
+	c.pod("web/static", "").Annotations[podv1.MirrorAnnotation] = "of-the-kubelet"
+	c.each(func(t *testing.T, source resolve.Source) {
+		resolver := c.resolver(source, nil)
 		for _, test := range []struct {
 			name string
 			uid  types.UID

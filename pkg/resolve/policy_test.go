@@ -19,26 +19,28 @@ import (
 )
 
 // judged are the violations of a pod, as an ADD finds them, and its attachments.
-func (r *rig) judged(annotations map[string]string) ([]resolve.Judged, []plan.Attachment, error) {
-	r.t.Helper()
-	pod := r.pod("web/p", "")
+func (c *cluster) judged(
+	annotations map[string]string,
+) ([]resolve.Judged, []plan.Attachment, error) {
+	c.t.Helper()
+	pod := c.pod("web/p", "")
 	pod.Annotations = annotations
-	resolver := r.resolver(&r.objs, nil)
-	attachments, err := resolver.Attachments(r.t.Context(), resolve.Any(&r.cfg.Call), pod)
+	resolver := c.resolver(&c.objs, nil)
+	attachments, err := resolver.Attachments(c.t.Context(), resolve.Any(&c.cfg.Call), pod)
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	for i := range attachments {
 		for j := range 3 {
 			attachments[i].Runs = append(attachments[i].Runs, policy.Run{Index: j})
 		}
 	}
-	r.objs.asked = nil
-	judged, err := resolver.Judge(r.t.Context(), pod, attachments)
+	c.objs.asked = nil
+	judged, err := resolver.Judge(c.t.Context(), pod, attachments)
 	return judged, attachments, err
 }
 
-func (r *rig) asked() string { return strings.Join(r.objs.asked, ", ") }
+func (c *cluster) asked() string { return strings.Join(c.objs.asked, ", ") }
 
 // The rule that names a namespace decides, else its label, which is asked for only where it
 // matters.
@@ -80,11 +82,11 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, test.policy)
+			c := newCluster(t, test.policy)
 			if test.labels != nil {
-				r.objs.namespaces = map[string]map[string]string{"web": test.labels}
+				c.objs.namespaces = map[string]map[string]string{"web": test.labels}
 			}
-			judged, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a,b"})
+			judged, attachments, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "a,b"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,8 +101,8 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			if r.asked() != test.asked {
-				t.Errorf("asked for %q, want %q", r.asked(), test.asked)
+			if c.asked() != test.asked {
+				t.Errorf("asked for %q, want %q", c.asked(), test.asked)
 			}
 			err = resolve.Permit(judged, attachments)
 			warnings := slices.Concat(attachments[0].Warnings, attachments[1].Warnings,
@@ -122,10 +124,10 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 
 // Labels that nobody may read hold no pod back, which is said; an API server that is away does.
 func TestLabelsThatAreNotKnown(t *testing.T) {
-	r := newRig(t, "")
-	r.objs.namespaceErr = apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "web",
+	c := newCluster(t, "")
+	c.objs.namespaceErr = apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "web",
 		errors.New("no role"))
-	judged, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+	judged, attachments, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,8 +139,8 @@ func TestLabelsThatAreNotKnown(t *testing.T) {
 		"whether namespace web is a tenant's is not known") {
 		t.Errorf("warnings %v", w)
 	}
-	r.objs.namespaceErr = errors.New("connection refused")
-	_, _, err = r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+	c.objs.namespaceErr = errors.New("connection refused")
+	_, _, err = c.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
 	if failure.ReasonOf(err) != failure.APIUnavailable {
 		t.Errorf("API server that is away: %v", err)
 	}
@@ -146,11 +148,11 @@ func TestLabelsThatAreNotKnown(t *testing.T) {
 
 // What a pod asks of the operator's networks is judged by the rule for the pod's namespace.
 func TestM29M32RequestsAreThePods(t *testing.T) {
-	r := newRig(t, `,"braid":{"policyDefault":"enforce"}`)
-	r.nad("default/open", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"ens1"},`+
+	c := newCluster(t, `,"braid":{"policyDefault":"enforce"}`)
+	c.nad("default/open", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"ens1"},`+
 		`{"type":"tuning"},{"type":"portmap","capabilities":{"portMappings":true}}]}`)
-	r.nad("kube-system/other", `{"cniVersion":"1.0.0","type":"bridge"}`)
-	judged, _, err := r.judged(map[string]string{
+	c.nad("kube-system/other", `{"cniVersion":"1.0.0","type":"bridge"}`)
+	judged, _, err := c.judged(map[string]string{
 		nadv1.NetworksAnnotation: `[{"namespace":"default","name":"open","portMappings":[{"hostPort":22,"containerPort":22}],
 			"cni-args":{"sysctl":{"net.ipv4.ip_forward":"1"}}}]`,
 		nadv1.DefaultNetworkAnnotation: "other",
@@ -170,11 +172,11 @@ func TestM29M32RequestsAreThePods(t *testing.T) {
 
 // A NAD without a configuration is a file of the node, which is the operator's to lend.
 func TestOnDiskIsTheOperators(t *testing.T) {
-	r := newRig(t, `,"braid":{"policyDefault":"enforce"}`)
-	r.write("net/disk.conf", `{"cniVersion":"1.0.0","name":"disk","type":"host-device",`+
+	c := newCluster(t, `,"braid":{"policyDefault":"enforce"}`)
+	c.write("net/disk.conf", `{"cniVersion":"1.0.0","name":"disk","type":"host-device",`+
 		`"device":"ens1"}`)
-	r.nad("web/disk", "")
-	judged, _, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "disk"})
+	c.nad("web/disk", "")
+	judged, _, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "disk"})
 	if err != nil || len(judged) != 1 || judged[0].Key != "onDisk" {
 		t.Errorf("got %v, %v", judged, err)
 	}
@@ -188,10 +190,10 @@ func TestM28LabelAloneEnforces(t *testing.T) {
 			`"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
 		"team": `{"namespace":"web"}`,
 	} {
-		r := newRig(t, "")
-		r.objs.namespaces = map[string]map[string]string{"web": {labels: ""}}
-		r.nad("web/fine", `{"cniVersion":"1.0.0","name":"fine","type":"bridge","bridge":"br-other"}`)
-		judged, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "fine,fine"})
+		c := newCluster(t, "")
+		c.objs.namespaces = map[string]map[string]string{"web": {labels: ""}}
+		c.nad("web/fine", `{"cniVersion":"1.0.0","name":"fine","type":"bridge","bridge":"br-other"}`)
+		judged, attachments, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "fine,fine"})
 		if err != nil || len(judged) > 0 {
 			t.Fatal(judged, err)
 		}
@@ -200,17 +202,17 @@ func TestM28LabelAloneEnforces(t *testing.T) {
 				t.Errorf("label %s: limits %s, %v, want %s", labels, got, err, want)
 			}
 		}
-		if r.asked() != "namespace web" {
-			t.Errorf("asked for %q", r.asked())
+		if c.asked() != "namespace web" {
+			t.Errorf("asked for %q", c.asked())
 		}
 	}
 }
 
 // A pod without networks of its own asks for no label.
 func TestNoNetworksNoLabel(t *testing.T) {
-	r := newRig(t, "")
-	if _, _, err := r.judged(nil); err != nil || r.asked() != "" {
-		t.Errorf("asked for %q, %v", r.asked(), err)
+	c := newCluster(t, "")
+	if _, _, err := c.judged(nil); err != nil || c.asked() != "" {
+		t.Errorf("asked for %q, %v", c.asked(), err)
 	}
 }
 
@@ -225,8 +227,8 @@ func TestEnforcedRulesBecomeLimits(t *testing.T) {
 		`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`:               `null`,
 		`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`: `null`,
 	} {
-		r := newRig(t, keys)
-		_, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+		c := newCluster(t, keys)
+		_, attachments, err := c.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ func TestAttachments(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		keys, pod, networks string
-		prepare             func(*rig)
+		prepare             func(*cluster)
 		want                []string
 	}{
 		"no pod":      {"", "", "", nil, []string{onDisk}},
@@ -45,8 +45,8 @@ func TestAttachments(t *testing.T) {
 			`,"delegates":[{"name":"own","type":"x"}]`, "", "", nil,
 			[]string{"eth0 own own x"},
 		},
-		"default of the pod's own": {"", "web/p", "", func(r *rig) {
-			r.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "web/a"
+		"default of the pod's own": {"", "web/p", "", func(c *cluster) {
+			c.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "web/a"
 		}, []string{"eth0 web/a na macvlan"}},
 		"further networks of every pod": {
 			`,"multusNamespace":"web","defaultNetworks":["b"]`, "web/p", "a", nil,
@@ -56,31 +56,31 @@ func TestAttachments(t *testing.T) {
 			`,"multusNamespace":"web","defaultNetworks":["b"],"systemNamespaces":["sys"]`, "sys/p", "", nil,
 			[]string{onDisk},
 		},
-		"NAD on disk": {"", "web/p", "disk", func(r *rig) {
-			r.nad("web/disk", " ")
-			r.write("net/x.conflist",
+		"NAD on disk": {"", "web/p", "disk", func(c *cluster) {
+			c.nad("web/disk", " ")
+			c.write("net/x.conflist",
 				`{"cniVersion":"1.0.0","name":"disk","plugins":[{"type":"one"},{"type":"two"}]}`)
 		}, []string{onDisk, "net1 web/disk disk one two"}},
-		"auxiliary chain": {auxiliary, "web/p", "a", func(r *rig) {
-			r.write("net/aux/1.conf", `{"type":"tuning"}`)
+		"auxiliary chain": {auxiliary, "web/p", "a", func(c *cluster) {
+			c.write("net/aux/1.conf", `{"type":"tuning"}`)
 		}, []string{onDisk, "net1 web/a na macvlan", "net2 aux aux passthru tuning"}},
 		"no auxiliary chain": {auxiliary, "web/p", "", nil, []string{onDisk}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, test.keys)
-			pod := r.pod(test.pod, test.networks)
+			c := newCluster(t, test.keys)
+			pod := c.pod(test.pod, test.networks)
 			if test.prepare != nil {
-				test.prepare(r)
+				test.prepare(c)
 			}
-			r.each(func(t *testing.T, source resolve.Source) {
-				resolver := r.resolver(source, devices{})
-				got, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+			c.each(func(t *testing.T, source resolve.Source) {
+				resolver := c.resolver(source, devices{})
+				got, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
 				if err != nil {
 					t.Fatal(err)
 				}
 				same(t, "attachments", summary(got), test.want)
-				again, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+				again, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -93,13 +93,13 @@ func TestAttachments(t *testing.T) {
 // What the runtime says of the sandbox reaches the default network.
 func TestAttachmentsOfASandbox(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
-	resolver := r.resolver(&r.objs, devices{})
+	c := newCluster(t, "")
+	resolver := c.resolver(&c.objs, devices{})
 	sandbox := resolve.Sandbox{
-		ContainerID: "c", IfName: "en0", Call: &r.cfg.Call,
+		ContainerID: "c", IfName: "en0", Call: &c.cfg.Call,
 		Args: [][2]string{{"K8S_POD_NAME", "p"}, {"IP", "10.0.0.1"}},
 	}
-	got, err := resolver.Attachments(t.Context(), sandbox, r.pod("web/p", "a"))
+	got, err := resolver.Attachments(t.Context(), sandbox, c.pod("web/p", "a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestAttachmentsErrors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		keys, pod, networks string
-		prepare             func(*rig)
+		prepare             func(*cluster)
 		reason              failure.Reason
 		network             string
 		words               []string
@@ -126,14 +126,14 @@ func TestAttachmentsErrors(t *testing.T) {
 		"forbidden":     {"", "web/p", "other/a", nil, failure.NADForbidden, "other/a", nil},
 		"broken": {
 			"", "web/p", "bad",
-			func(r *rig) {
-				r.nad("web/bad", `{"type":`)
+			func(c *cluster) {
+				c.nad("web/bad", `{"type":`)
 			}, failure.NADInvalid, "web/bad",
 			[]string{"spec.config"},
 		},
 		"not on disk": {
 			"", "web/p", "bad",
-			func(r *rig) { r.nad("web/bad", "") }, failure.NetworkNotFound, "web/bad",
+			func(c *cluster) { c.nad("web/bad", "") }, failure.NetworkNotFound, "web/bad",
 			[]string{"net"},
 		},
 		"too large": {
@@ -156,13 +156,13 @@ func TestAttachmentsErrors(t *testing.T) {
 			`,"clusterNetwork":"/no/such.conf"`, "web/p", "", nil,
 			failure.NetworkNotFound, "/no/such.conf", nil,
 		},
-		"no default NAD": {"", "web/p", "", func(r *rig) {
-			r.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "none"
+		"no default NAD": {"", "web/p", "", func(c *cluster) {
+			c.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "none"
 		}, failure.NADNotFound, "kube-system/none", []string{nadv1.DefaultNetworkAnnotation}},
 		"broken auxiliary chain": {
 			auxiliary, "", "",
-			func(r *rig) {
-				r.write("net/aux/1.conf", "{")
+			func(c *cluster) {
+				c.write("net/aux/1.conf", "{")
 			}, failure.InvalidConfig, "DIR/net/aux/1.conf", nil,
 		},
 		"device": {
@@ -172,29 +172,29 @@ func TestAttachmentsErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, test.keys)
-			pod := r.pod(test.pod, test.networks)
+			c := newCluster(t, test.keys)
+			pod := c.pod(test.pod, test.networks)
 			if test.prepare != nil {
-				test.prepare(r)
+				test.prepare(c)
 			}
-			r.each(func(t *testing.T, source resolve.Source) {
-				resolver := r.resolver(source, devices{})
+			c.each(func(t *testing.T, source resolve.Source) {
+				resolver := c.resolver(source, devices{})
 				for range 5 {
-					_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
-					fails(t, err, test.reason, strings.ReplaceAll(test.network, "DIR", r.dir), test.words...)
+					_, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
+					fails(t, err, test.reason, strings.ReplaceAll(test.network, "DIR", c.dir), test.words...)
 				}
 			})
 		})
 	}
 }
 
-func tooLarge(r *rig) {
-	r.nad("web/bad", `{"cniVersion":"1.0.0","type":"macvlan","x":"`+strings.Repeat("x", 128<<10)+`"}`)
+func tooLarge(c *cluster) {
+	c.nad("web/bad", `{"cniVersion":"1.0.0","type":"macvlan","x":"`+strings.Repeat("x", 128<<10)+`"}`)
 }
 
 // nic is a network of a device.
-func nic(r *rig) {
-	r.nad("web/nic", `{"cniVersion":"1.0.0","type":"sriov"}`).
+func nic(c *cluster) {
+	c.nad("web/nic", `{"cniVersion":"1.0.0","type":"sriov"}`).
 		Annotations = map[string]string{nadv1.ResourceNameAnnotation: "v/nic"}
 }
 
@@ -224,18 +224,18 @@ func TestUnavailable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, `,"clusterNetwork":"DIR/net/pods.conf"`)
-			r.objs.err = test.err
-			resolver := r.resolver(&r.objs, devices{})
-			pod := r.pod("web/p", "a")
-			_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+			c := newCluster(t, `,"clusterNetwork":"DIR/net/pods.conf"`)
+			c.objs.err = test.err
+			resolver := c.resolver(&c.objs, devices{})
+			pod := c.pod("web/p", "a")
+			_, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
 			fails(t, err, test.reason, "web/a", test.fix)
-			_, _, err = resolver.Past(t.Context(), resolve.Any(&r.cfg.Call), pod, never(t))
+			_, _, err = resolver.Past(t.Context(), resolve.Any(&c.cfg.Call), pod, never(t))
 			fails(t, err, test.reason, "web/a", test.fix)
 			if _, err = resolver.Pod(t.Context(), "web", "p", ""); failure.ReasonOf(err) != test.reason {
 				t.Errorf("pod: %v", err)
 			}
-			if _, err := resolver.Default(t.Context(), &r.cfg.Call); err != nil {
+			if _, err := resolver.Default(t.Context(), &c.cfg.Call); err != nil {
 				t.Errorf("a default network on disk needs no source: %v", err)
 			}
 		})
@@ -245,10 +245,10 @@ func TestUnavailable(t *testing.T) {
 // The default network is known although further ones of every pod are not.
 func TestDefault(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, `,"defaultNetworks":["gone"]`)
-	r.each(func(t *testing.T, source resolve.Source) {
-		resolver := r.resolver(source, devices{})
-		got, err := resolver.Default(t.Context(), &r.cfg.Call)
+	c := newCluster(t, `,"defaultNetworks":["gone"]`)
+	c.each(func(t *testing.T, source resolve.Source) {
+		resolver := c.resolver(source, devices{})
+		got, err := resolver.Default(t.Context(), &c.cfg.Call)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,9 +257,9 @@ func TestDefault(t *testing.T) {
 			t.Error("it is not marked as such")
 		}
 	})
-	r = newRig(t, `,"clusterNetwork":"gone"`)
-	r.each(func(t *testing.T, source resolve.Source) {
-		_, err := r.resolver(source, devices{}).Default(t.Context(), &r.cfg.Call)
+	c = newCluster(t, `,"clusterNetwork":"gone"`)
+	c.each(func(t *testing.T, source resolve.Source) {
+		_, err := c.resolver(source, devices{}).Default(t.Context(), &c.cfg.Call)
 		fails(t, err, failure.NetworkNotFound, "gone")
 	})
 }
@@ -298,16 +298,16 @@ func TestPast(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
-			pod := r.pod("web/p", test.networks)
-			r.each(func(t *testing.T, source resolve.Source) {
+			c := newCluster(t, "")
+			pod := c.pod("web/p", test.networks)
+			c.each(func(t *testing.T, source resolve.Source) {
 				var asked []string
 				former := func(request plan.Request) (plan.Definition, bool) {
 					asked = append(asked, request.Ref)
 					return plan.Definition{Conf: []byte(test.known)}, test.known != ""
 				}
-				resolver := r.resolver(source, devices{})
-				rest, exact, err := resolver.Past(t.Context(), resolve.Any(&r.cfg.Call), pod, former)
+				resolver := c.resolver(source, devices{})
+				rest, exact, err := resolver.Past(t.Context(), resolve.Any(&c.cfg.Call), pod, former)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -344,17 +344,17 @@ func TestDevices(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
-			nic(r)
-			r.pod("web/p", "nic,a").Requested = test.requested
-			passed := *r.objs.pods["web/p"]
+			c := newCluster(t, "")
+			nic(c)
+			c.pod("web/p", "nic,a").Requested = test.requested
+			passed := *c.objs.pods["web/p"]
 			passed.MetaOnly, passed.Requested = true, nil
 			if slices.Contains(test.requested, "gone") {
-				delete(r.objs.pods, "web/p")
+				delete(c.objs.pods, "web/p")
 			}
-			r.each(func(t *testing.T, source resolve.Source) {
-				resolver := r.resolver(source, test.devices)
-				got, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), &passed)
+			c.each(func(t *testing.T, source resolve.Source) {
+				resolver := c.resolver(source, test.devices)
+				got, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), &passed)
 				if test.fails != "" {
 					if failure.ReasonOf(err) != test.fails {
 						t.Fatalf("got %v, want %s", err, test.fails)
@@ -374,32 +374,32 @@ func TestDevices(t *testing.T) {
 // Each NAD is looked up once, and the pod only for devices.
 func TestAsksOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, `,"clusterNetwork":"DIR/net/pods.conf"`)
-	pod := r.pod("web/p", "a,b,a,a")
+	c := newCluster(t, `,"clusterNetwork":"DIR/net/pods.conf"`)
+	pod := c.pod("web/p", "a,b,a,a")
 	pod.MetaOnly = true
-	_, err := r.resolver(&r.objs, devices{}).Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+	_, err := c.resolver(&c.objs, devices{}).Attachments(t.Context(), resolve.Any(&c.cfg.Call), pod)
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(r.objs.asked)
-	same(t, "questions", r.objs.asked, []string{"NAD web/a", "NAD web/b"})
+	slices.Sort(c.objs.asked)
+	same(t, "questions", c.objs.asked, []string{"NAD web/a", "NAD web/b"})
 }
 
 // One resolver serves several pods at the same time: run it with -race.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, auxiliary)
-	r.write("net/aux/1.conf", `{"type":"tuning"}`)
-	nic(r)
-	source := &r.objs
-	resolver := r.resolver(source, devices{pod: map[string][]string{"v/nic": {"d"}}})
-	one := r.pod("web/p", "a,b,nic")
+	c := newCluster(t, auxiliary)
+	c.write("net/aux/1.conf", `{"type":"tuning"}`)
+	nic(c)
+	source := &c.objs
+	resolver := c.resolver(source, devices{pod: map[string][]string{"v/nic": {"d"}}})
+	one := c.pod("web/p", "a,b,nic")
 	one.Requested = []string{"v/nic"}
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
 			for range 20 {
-				got, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), one)
+				got, err := resolver.Attachments(t.Context(), resolve.Any(&c.cfg.Call), one)
 				if err != nil || len(got) != 5 || got[3].DeviceID != "d" {
 					t.Errorf("%v, %v", summary(got), err)
 				}

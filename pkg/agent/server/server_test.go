@@ -79,8 +79,8 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
-// rig is a server at work.
-type rig struct {
+// testServer is a Server that runs.
+type testServer struct {
 	t      *testing.T
 	server *Server
 	log    *logbook
@@ -88,35 +88,35 @@ type rig struct {
 	ended  chan error
 }
 
-func newRig(t *testing.T, h *handler) *rig {
+func newTestServer(t *testing.T, h *handler) *testServer {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "braid") //nolint:usetesting // a socket needs a short path
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a leftover in /tmp
 	log := &logbook{}
-	r := &rig{t: t, log: log, server: &Server{
+	s := &testServer{t: t, log: log, server: &Server{
 		Socket: filepath.Join(dir, "agent", "s"), Handler: h,
 		Log: slog.New(slog.NewTextHandler(log, nil)), Workers: 2, Drain: 10 * time.Second,
 	}}
-	r.start()
-	t.Cleanup(func() { must(t, r.end()) })
-	return r
+	s.start()
+	t.Cleanup(func() { must(t, s.end()) })
+	return s
 }
 
-func (r *rig) start() {
-	r.t.Helper()
-	ctx, stop := context.WithCancel(r.t.Context())
-	l, err := r.server.Listen(ctx)
-	must(r.t, err)
+func (s *testServer) start() {
+	s.t.Helper()
+	ctx, stop := context.WithCancel(s.t.Context())
+	l, err := s.server.Listen(ctx)
+	must(s.t, err)
 	ended := make(chan error, 1)
-	go func() { ended <- r.server.Serve(ctx, l) }()
-	r.stop, r.ended = stop, ended
+	go func() { ended <- s.server.Serve(ctx, l) }()
+	s.stop, s.ended = stop, ended
 }
 
-func (r *rig) end() error {
-	r.stop()
-	err := <-r.ended
-	r.ended <- nil
+func (s *testServer) end() error {
+	s.stop()
+	err := <-s.ended
+	s.ended <- nil
 	return err
 }
 
@@ -128,33 +128,33 @@ func hello(stdin string, environ ...string) *wire.Frame {
 }
 
 // call is what a client does.
-func (r *rig) call(stdin string, environ ...string) (*wire.Frame, error) {
-	return (&client.Client{Socket: r.server.Socket}).Do(hello(stdin, environ...), "")
+func (s *testServer) call(stdin string, environ ...string) (*wire.Frame, error) {
+	return (&client.Client{Socket: s.server.Socket}).Do(hello(stdin, environ...), "")
 }
 
 // dial connects without a client.
-func (r *rig) dial() *net.UnixConn {
-	r.t.Helper()
-	c, err := new(net.Dialer).DialContext(r.t.Context(), "unix", r.server.Socket)
-	must(r.t, err)
-	r.t.Cleanup(func() { c.Close() }) //nolint:errcheck // the test is over
+func (s *testServer) dial() *net.UnixConn {
+	s.t.Helper()
+	c, err := new(net.Dialer).DialContext(s.t.Context(), "unix", s.server.Socket)
+	must(s.t, err)
+	s.t.Cleanup(func() { c.Close() }) //nolint:errcheck // the test is over
 	return c.(*net.UnixConn)          //nolint:forcetypeassert // it is of "unix"
 }
 
 // await waits until what holds.
-func (r *rig) await(what string, holds func() bool) {
-	r.t.Helper()
+func (s *testServer) await(what string, holds func() bool) {
+	s.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: not within 30 s; the log:\n%s", what, r.log.String())
+			s.t.Fatalf("%s: not within 30 s; the log:\n%s", what, s.log.String())
 		}
 	}
 }
 
 // serves reports whether a call is done. A busy machine has a client give up soon.
-func (r *rig) serves() {
-	r.t.Helper()
-	r.await("a call to be done", func() bool { _, err := r.call("x"); return err == nil })
+func (s *testServer) serves() {
+	s.t.Helper()
+	s.await("a call to be done", func() bool { _, err := s.call("x"); return err == nil })
 }
 
 func TestServe(t *testing.T) {
@@ -163,10 +163,10 @@ func TestServe(t *testing.T) {
 			Stdout: []byte(call.Env("A") + call.Env("B")), Stderr: []byte(fmt.Sprint(call.Still())), Exit: 7,
 		}
 	}}
-	r := newRig(t, h)
+	s := newTestServer(t, h)
 	var got *wire.Frame
-	r.await("a result", func() bool {
-		f, err := r.call("stdin", "A=1", "A=2", "B=3", "AA=4")
+	s.await("a result", func() bool {
+		f, err := s.call("stdin", "A=1", "A=2", "B=3", "AA=4")
 		got = f
 		return err == nil
 	})
@@ -180,11 +180,11 @@ func TestServe(t *testing.T) {
 // that leaves, after whatever byte.
 func TestNothingBeforeGo(t *testing.T) {
 	h := &handler{}
-	r := newRig(t, h)
+	s := newTestServer(t, h)
 	whole := wire.Append(nil, hello("cut"))
 	all := wire.Append(whole, &wire.Frame{Type: wire.Go})
 	for n := range all {
-		c := r.dial()
+		c := s.dial()
 		c.Write(all[:min(n, len(whole))]) //nolint:errcheck // the server may have closed it
 		if n >= len(whole) {
 			if f, err := wire.Read(c); err != nil || f.Type != wire.Accepted {
@@ -194,13 +194,13 @@ func TestNothingBeforeGo(t *testing.T) {
 		}
 		must(t, c.Close())
 	}
-	r.serves()
+	s.serves()
 	for _, call := range h.calls() {
 		if call == "cut" {
 			t.Fatalf("a call without go was done: %q", h.calls())
 		}
 	}
-	if log := r.log.String(); !strings.Contains(log, "a client's call cannot be read") {
+	if log := s.log.String(); !strings.Contains(log, "a client's call cannot be read") {
 		t.Errorf("the log does not say so:\n%s", log)
 	}
 }
@@ -220,19 +220,19 @@ func TestForeignFrames(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			h := &handler{}
-			r := newRig(t, h)
-			c := r.dial()
+			s := newTestServer(t, h)
+			c := s.dial()
 			_, err := c.Write(sent)
 			must(t, err)
 			if name != silent {
 				if f, err := wire.Read(c); err == nil {
 					t.Errorf("it was answered by %+v", f)
 				}
-				r.await("log", func() bool {
-					return strings.Contains(r.log.String(), "a client's call cannot be read")
+				s.await("log", func() bool {
+					return strings.Contains(s.log.String(), "a client's call cannot be read")
 				})
 			}
-			r.serves()
+			s.serves()
 			if calls := h.calls(); slices.ContainsFunc(calls, func(call string) bool {
 				return call != "x"
 			}) {
@@ -292,10 +292,10 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			h := &handler{}
-			r := newRig(t, h)
+			s := newTestServer(t, h)
 			f := hello("x")
 			tt.change(f)
-			c := r.dial()
+			c := s.dial()
 			_, _, err := c.WriteMsgUnix(wire.Append(nil, f), tt.oob, nil)
 			must(t, err)
 			answer, err := wire.Read(c)
@@ -303,8 +303,8 @@ func TestRefusals(t *testing.T) {
 			if answer.Type != wire.Refused || !strings.Contains(answer.Reason, tt.says) {
 				t.Errorf("%+v, want it to say %q", answer, tt.says)
 			}
-			r.await("log", func() bool {
-				return strings.Contains(r.log.String(), "a call is left to its client")
+			s.await("log", func() bool {
+				return strings.Contains(s.log.String(), "a call is left to its client")
 			})
 			if len(h.calls()) > 0 {
 				t.Errorf("it was done: %q", h.calls())
@@ -318,10 +318,10 @@ func TestRefusals(t *testing.T) {
 func TestNetNSIsTheClients(t *testing.T) {
 	ns := nettest.New(t)
 	h := &handler{}
-	r := newRig(t, h)
+	s := newTestServer(t, h)
 	for _, path := range []string{ns.Path, "/no/such/namespace"} {
-		r.await("call in "+path, func() bool {
-			_, err := (&client.Client{Socket: r.server.Socket}).Do(hello(path, "CNI_NETNS="+path), path)
+		s.await("call in "+path, func() bool {
+			_, err := (&client.Client{Socket: s.server.Socket}).Do(hello(path, "CNI_NETNS="+path), path)
 			return err == nil
 		})
 	}
@@ -355,11 +355,11 @@ func TestRemovalsFirst(t *testing.T) {
 	release := make(chan struct{})
 	h := &handler{}
 	h.do = func(context.Context, *Call) *Result { <-release; return &Result{} }
-	r := newRig(t, h)
+	s := newTestServer(t, h)
 	var all sync.WaitGroup
 	start := func(stdin, command string, after func() bool) {
 		all.Go(func() {
-			c := r.dial()
+			c := s.dial()
 			c.Write(wire.Append(nil, hello(stdin, "CNI_COMMAND="+command)))
 			if f, err := wire.Read(c); err != nil || f.Type != wire.Accepted {
 				t.Errorf("%+v, %v", f, err)
@@ -372,7 +372,7 @@ func TestRemovalsFirst(t *testing.T) {
 				}
 			}
 		})
-		r.await(stdin, after)
+		s.await(stdin, after)
 	}
 	count := func(n int) func() bool { return func() bool { return len(h.calls()) == n } }
 	start("add-1", "ADD", count(1))
@@ -382,13 +382,13 @@ func TestRemovalsFirst(t *testing.T) {
 	start("del", "DEL", func() bool { return true })
 	time.Sleep(200 * time.Millisecond)
 	release <- struct{}{}
-	r.await("the next", count(3))
+	s.await("the next", count(3))
 	if got := h.calls()[2]; got != "del" {
 		t.Errorf("%s was before the DEL", got)
 	}
 	close(release)
 	all.Wait()
-	r.await("all", count(4))
+	s.await("all", count(4))
 }
 
 // TestAClientLeaves: its call is stopped, or never begun.
@@ -401,8 +401,8 @@ func TestAClientLeaves(t *testing.T) {
 		stopped <- context.Cause(ctx)
 		return &Result{Exit: 1}
 	}
-	r := newRig(t, h)
-	c := r.dial()
+	s := newTestServer(t, h)
+	c := s.dial()
 	c.Write(wire.Append(nil, hello("left"))) //nolint:errcheck // it is read below
 	if f, err := wire.Read(c); err != nil || f.Type != wire.Accepted {
 		t.Fatalf("%+v, %v", f, err)
@@ -446,11 +446,11 @@ func TestHandOver(t *testing.T) {
 		}
 		return &Result{Stdout: call.Stdin}
 	}}
-	r := newRig(t, h)
+	s := newTestServer(t, h)
 	long := make(chan error, 1)
 	go func() {
 		for {
-			f, err := r.call("long")
+			f, err := s.call("long")
 			if e, ok := errors.AsType[*client.Error](err); ok && !e.Sent {
 				continue // the machine is busy
 			}
@@ -461,13 +461,13 @@ func TestHandOver(t *testing.T) {
 			return
 		}
 	}()
-	r.await("the long call", func() bool { return slices.Contains(h.calls(), "long") })
-	stopFirst, firstEnded := r.stop, r.ended
-	r.start()
-	r.serves()
+	s.await("the long call", func() bool { return slices.Contains(h.calls(), "long") })
+	stopFirst, firstEnded := s.stop, s.ended
+	s.start()
+	s.serves()
 	stopFirst()
 	for range 20 {
-		r.serves()
+		s.serves()
 	}
 	select {
 	case err := <-firstEnded:
@@ -477,7 +477,7 @@ func TestHandOver(t *testing.T) {
 	close(release)
 	must(t, <-long)
 	must(t, <-firstEnded)
-	r.serves()
+	s.serves()
 }
 
 // TestDrain: what takes too long is stopped, and its client is not told that it failed: it goes on
@@ -487,12 +487,12 @@ func TestDrain(t *testing.T) {
 		<-ctx.Done()
 		return &Result{Exit: 1}
 	}}
-	r := newRig(t, h)
-	r.server.Drain = 50 * time.Millisecond
+	s := newTestServer(t, h)
+	s.server.Drain = 50 * time.Millisecond
 	long := make(chan error, 1)
 	go func() {
 		for {
-			_, err := r.call("long")
+			_, err := s.call("long")
 			if e, ok := errors.AsType[*client.Error](err); ok && !e.Sent && len(h.calls()) == 0 {
 				continue // the machine is busy
 			}
@@ -500,8 +500,8 @@ func TestDrain(t *testing.T) {
 			return
 		}
 	}()
-	r.await("the call", func() bool { return len(h.calls()) == 1 })
-	r.stop()
+	s.await("the call", func() bool { return len(h.calls()) == 1 })
+	s.stop()
 	err := <-long
 	if e, ok := errors.AsType[*client.Error](err); !ok || e.Reason != client.Lost || !e.Sent {
 		t.Errorf("it ended with %v", err)
@@ -526,13 +526,13 @@ func TestAfter(t *testing.T) {
 		}
 		return &Result{}
 	}
-	r := newRig(t, h)
-	if _, err := r.call("a"); err != nil {
+	s := newTestServer(t, h)
+	if _, err := s.call("a"); err != nil {
 		t.Error(err)
 	}
 	close(answered)
 	<-after
-	if _, err := r.call("b"); err == nil {
+	if _, err := s.call("b"); err == nil {
 		t.Error("a call that panics has a result")
 	}
 	<-after
@@ -546,14 +546,14 @@ func TestACallThatPanics(t *testing.T) {
 		}
 		return &Result{}
 	}}
-	r := newRig(t, h)
-	r.await("the end", func() bool {
-		_, err := r.call("panic")
+	s := newTestServer(t, h)
+	s.await("the end", func() bool {
+		_, err := s.call("panic")
 		e, ok := errors.AsType[*client.Error](err)
 		return ok && e.Reason == client.Lost && e.Sent
 	})
-	r.serves()
-	if log := r.log.String(); !strings.Contains(log, "a bug") {
+	s.serves()
+	if log := s.log.String(); !strings.Contains(log, "a bug") {
 		t.Errorf("the log:\n%s", log)
 	}
 }
@@ -573,11 +573,11 @@ func TestManyAtOnce(t *testing.T) {
 		mu.Unlock()
 		return &Result{}
 	}}
-	r := newRig(t, h)
+	s := newTestServer(t, h)
 	var all sync.WaitGroup
 	for i := range 500 {
 		all.Go(func() {
-			r.await("call", func() bool { _, err := r.call(fmt.Sprint(i)); return err == nil })
+			s.await("call", func() bool { _, err := s.call(fmt.Sprint(i)); return err == nil })
 		})
 	}
 	all.Wait()

@@ -33,8 +33,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// rig is a Store and a directory of configurations.
-type rig struct {
+// testStore is a Store and the directory of configurations that it writes to.
+type testStore struct {
 	*own.Store
 
 	t     *testing.T
@@ -42,51 +42,51 @@ type rig struct {
 	steps []string
 }
 
-func newRig(t *testing.T) *rig {
+func newTestStore(t *testing.T) *testStore {
 	t.Helper()
 	root := t.TempDir()
-	r := &rig{
+	s := &testStore{
 		t: t, dir: filepath.Join(root, "net.d"),
 		Store: &own.Store{Dir: filepath.Join(root, "state"), Self: "a", Installation: "i"},
 	}
-	r.Step = func(change string) error {
-		r.steps = append(r.steps, strings.ReplaceAll(change, root, ""))
+	s.Step = func(change string) error {
+		s.steps = append(s.steps, strings.ReplaceAll(change, root, ""))
 		return nil
 	}
-	must(t, os.Mkdir(r.dir, 0o755))
-	must(t, r.Claim(t.Context()))
-	r.steps = nil
-	return r
+	must(t, os.Mkdir(s.dir, 0o755))
+	must(t, s.Claim(t.Context()))
+	s.steps = nil
+	return s
 }
 
-func (r *rig) path() string { return filepath.Join(r.dir, "00-braid.conflist") }
+func (s *testStore) path() string { return filepath.Join(s.dir, "00-braid.conflist") }
 
-func (r *rig) file(content string) *own.File {
-	return own.Bytes(r.path(), 0o644, "configuration", []byte(content))
+func (s *testStore) file(content string) *own.File {
+	return own.Bytes(s.path(), 0o644, "configuration", []byte(content))
 }
 
-func (r *rig) put(content string) bool {
-	r.t.Helper()
-	changed, err := r.Put(r.t.Context(), r.file(content))
-	must(r.t, err)
+func (s *testStore) put(content string) bool {
+	s.t.Helper()
+	changed, err := s.Put(s.t.Context(), s.file(content))
+	must(s.t, err)
 	return changed
 }
 
 // refuses wants a Put to fail for a reason, with words in its text, and to leave all as it is.
-func (r *rig) refuses(f *own.File, reason failure.Reason, words ...string) {
-	r.t.Helper()
-	before := tree(r.t, filepath.Dir(f.Path))
-	_, err := r.Put(r.t.Context(), f)
+func (s *testStore) refuses(f *own.File, reason failure.Reason, words ...string) {
+	s.t.Helper()
+	before := tree(s.t, filepath.Dir(f.Path))
+	_, err := s.Put(s.t.Context(), f)
 	if failure.ReasonOf(err) != reason || failure.FixOf(err) == "" {
-		r.t.Errorf("error %v of reason %q, want %q and a fix", err, failure.ReasonOf(err), reason)
+		s.t.Errorf("error %v of reason %q, want %q and a fix", err, failure.ReasonOf(err), reason)
 	}
 	for _, word := range words {
 		if err == nil || !strings.Contains(err.Error(), word) {
-			r.t.Errorf("error %v does not say %q", err, word)
+			s.t.Errorf("error %v does not say %q", err, word)
 		}
 	}
-	if after := tree(r.t, filepath.Dir(f.Path)); !slices.Equal(after, before) {
-		r.t.Errorf("there is\n%q, was\n%q", after, before)
+	if after := tree(s.t, filepath.Dir(f.Path)); !slices.Equal(after, before) {
+		s.t.Errorf("there is\n%q, was\n%q", after, before)
 	}
 }
 
@@ -112,24 +112,24 @@ func tree(t *testing.T, dir string) (all []string) {
 	return all
 }
 
-func (r *rig) wants(lines ...string) {
-	r.t.Helper()
-	if got := tree(r.t, r.dir); !slices.Equal(got, lines) {
-		r.t.Errorf("there is\n%q, want\n%q", got, lines)
+func (s *testStore) wants(lines ...string) {
+	s.t.Helper()
+	if got := tree(s.t, s.dir); !slices.Equal(got, lines) {
+		s.t.Errorf("there is\n%q, want\n%q", got, lines)
 	}
 }
 
 func TestPut(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
-	r := newRig(t)
-	if !r.put("1") || r.put("1") || !r.put("2") {
+	s := newTestStore(t)
+	if !s.put("1") || s.put("1") || !s.put("2") {
 		t.Error("what is new was not written, or what is there was written again")
 	}
-	r.wants("00-braid.conflist -rw-r--r-- 2")
-	entries, err := r.Entries(t.Context())
+	s.wants("00-braid.conflist -rw-r--r-- 2")
+	entries, err := s.Entries(t.Context())
 	must(t, err)
 	want := own.Entry{
-		Path: r.path(), Kind: "configuration", Digests: []string{r.file("2").Digest}, Installed: true,
+		Path: s.path(), Kind: "configuration", Digests: []string{s.file("2").Digest}, Installed: true,
 	}
 	if len(entries) != 1 || fmt.Sprint(entries[0]) != fmt.Sprint(want) {
 		t.Errorf("the ledger has %v, want %v", entries, want)
@@ -138,41 +138,41 @@ func TestPut(t *testing.T) {
 
 // What is right already is not touched: neither it nor the ledger nor their directories.
 func TestPutWritesNothingTwice(t *testing.T) {
-	r := newRig(t)
-	r.put("1")
-	r.steps = nil
+	s := newTestStore(t)
+	s.put("1")
+	s.steps = nil
 	stat := func(path string) (st unix.Stat_t) {
 		must(t, unix.Lstat(path, &st))
 		st.Atim = unix.Timespec{}
 		return st
 	}
-	file, dir, ledger := stat(r.path()), stat(r.dir), stat(filepath.Join(r.Dir, "installed.json"))
-	if r.put("1") || len(r.steps) > 0 {
-		t.Errorf("changed by %q", r.steps)
+	file, dir, ledger := stat(s.path()), stat(s.dir), stat(filepath.Join(s.Dir, "installed.json"))
+	if s.put("1") || len(s.steps) > 0 {
+		t.Errorf("changed by %q", s.steps)
 	}
-	if stat(r.path()) != file || stat(r.dir) != dir ||
-		stat(filepath.Join(r.Dir, "installed.json")) != ledger {
+	if stat(s.path()) != file || stat(s.dir) != dir ||
+		stat(filepath.Join(s.Dir, "installed.json")) != ledger {
 		t.Error("a file is not as it was")
 	}
 }
 
 func TestPutMode(t *testing.T) {
-	r := newRig(t)
-	r.put("1")
-	must(t, os.Chmod(r.path(), 0o600))
-	if !r.put("1") {
+	s := newTestStore(t)
+	s.put("1")
+	must(t, os.Chmod(s.path(), 0o600))
+	if !s.put("1") {
 		t.Error("the mode is no change")
 	}
-	r.wants("00-braid.conflist -rw-r--r-- 1")
+	s.wants("00-braid.conflist -rw-r--r-- 1")
 }
 
 // The content is on the disk before it has its name, and the name has no configuration's suffix
 // before.
 func TestPutOrder(t *testing.T) {
-	r := newRig(t)
-	keep := r.Step
-	r.Step = func(change string) error {
-		for _, e := range tree(t, r.dir) {
+	s := newTestStore(t)
+	keep := s.Step
+	s.Step = func(change string) error {
+		for _, e := range tree(t, s.dir) {
 			if strings.HasPrefix(change, "sync /") && strings.Contains(change, "00-braid") &&
 				e != "."+"00-braid.conflist.braid-new -rw-r--r-- 1" {
 				t.Errorf("%s: there is %s", change, e)
@@ -180,7 +180,7 @@ func TestPutOrder(t *testing.T) {
 		}
 		return keep(change)
 	}
-	r.put("1")
+	s.put("1")
 	want := []string{
 		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json",
 		"rename /state/installed.json",
@@ -192,67 +192,67 @@ func TestPutOrder(t *testing.T) {
 		"rename /state/installed.json",
 		"sync directory /state",
 	}
-	if !slices.Equal(r.steps, want) {
-		t.Errorf("changes are\n%q, want\n%q", r.steps, want)
+	if !slices.Equal(s.steps, want) {
+		t.Errorf("changes are\n%q, want\n%q", s.steps, want)
 	}
 }
 
 func TestPutForeign(t *testing.T) {
-	r := newRig(t)
-	must(t, os.WriteFile(r.path(), []byte("theirs"), 0o600))
-	r.refuses(r.file("1"), failure.FileInTheWay, r.path(), "not from this installer")
-	must(t, r.Remove(t.Context(), r.path()))
-	r.wants("00-braid.conflist -rw------- theirs")
+	s := newTestStore(t)
+	must(t, os.WriteFile(s.path(), []byte("theirs"), 0o600))
+	s.refuses(s.file("1"), failure.FileInTheWay, s.path(), "not from this installer")
+	must(t, s.Remove(t.Context(), s.path()))
+	s.wants("00-braid.conflist -rw------- theirs")
 }
 
 // A Store that has lost its ledger knows its files by what is in them; one that is of another
 // version is foreign to it, but for those in its own directory.
 func TestLedgerLost(t *testing.T) {
-	r := newRig(t)
+	s := newTestStore(t)
 	inside := func(content string) *own.File {
-		return own.Bytes(filepath.Join(r.Dir, "kubeconfig"), 0o600, "kubeconfig", []byte(content))
+		return own.Bytes(filepath.Join(s.Dir, "kubeconfig"), 0o600, "kubeconfig", []byte(content))
 	}
-	r.put("1")
-	_, err := r.Put(t.Context(), inside("old"))
+	s.put("1")
+	_, err := s.Put(t.Context(), inside("old"))
 	must(t, err)
 	lose := func() {
-		must(t, os.Remove(filepath.Join(r.Dir, "installed.json")))
-		must(t, r.Claim(t.Context()))
+		must(t, os.Remove(filepath.Join(s.Dir, "installed.json")))
+		must(t, s.Claim(t.Context()))
 	}
 	lose()
-	r.refuses(r.file("2"), failure.FileInTheWay)
-	if r.put("1") {
+	s.refuses(s.file("2"), failure.FileInTheWay)
+	if s.put("1") {
 		t.Error("what was there was written again")
 	}
-	if !r.put("2") {
+	if !s.put("2") {
 		t.Error("it was not replaced after it had been adopted")
 	}
 	lose()
-	r.put("2")
-	must(t, r.Remove(t.Context(), r.path()))
-	r.wants()
-	if changed, err := r.Put(t.Context(), inside("new")); err != nil || !changed {
+	s.put("2")
+	must(t, s.Remove(t.Context(), s.path()))
+	s.wants()
+	if changed, err := s.Put(t.Context(), inside("new")); err != nil || !changed {
 		t.Errorf("a file in the Store's own directory: %v, %v", changed, err)
 	}
 }
 
 // A file that came while the first Put was interrupted is not the Store's.
 func TestPutForeignMeanwhile(t *testing.T) {
-	r := newRig(t)
-	r.Step = func(change string) error {
-		if strings.HasPrefix(change, "create "+r.dir) {
+	s := newTestStore(t)
+	s.Step = func(change string) error {
+		if strings.HasPrefix(change, "create "+s.dir) {
 			return errors.New("stop")
 		}
 		return nil
 	}
-	if _, err := r.Put(t.Context(), r.file("1")); err == nil {
+	if _, err := s.Put(t.Context(), s.file("1")); err == nil {
 		t.Fatal("the step's error is lost")
 	}
-	r.Step = nil
-	must(t, os.WriteFile(r.path(), []byte("theirs"), 0o600))
-	r.refuses(r.file("1"), failure.FileInTheWay)
-	must(t, os.WriteFile(r.path(), []byte("1"), 0o600)) // as if the rename had been done
-	if !r.put("2") {
+	s.Step = nil
+	must(t, os.WriteFile(s.path(), []byte("theirs"), 0o600))
+	s.refuses(s.file("1"), failure.FileInTheWay)
+	must(t, os.WriteFile(s.path(), []byte("1"), 0o600)) // as if the rename had been done
+	if !s.put("2") {
 		t.Error("not written")
 	}
 }
@@ -264,15 +264,15 @@ func TestPutInTheWay(t *testing.T) {
 		"named pipe":    func(path string) error { return unix.Mkfifo(path, 0o600) },
 		"socket":        func(path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) },
 	} {
-		r := newRig(t)
-		must(t, make(r.path()))
-		r.refuses(r.file("1"), failure.FileInTheWay, kind, r.path())
-		must(t, os.Remove(r.path()))
-		r.put("1")
-		must(t, os.Remove(r.path()))
-		must(t, make(r.path())) // also in the place of one that was the Store's
-		r.refuses(r.file("1"), failure.FileInTheWay, kind, r.path())
-		if err := r.Remove(t.Context(), r.path()); failure.ReasonOf(err) != failure.FileInTheWay {
+		s := newTestStore(t)
+		must(t, make(s.path()))
+		s.refuses(s.file("1"), failure.FileInTheWay, kind, s.path())
+		must(t, os.Remove(s.path()))
+		s.put("1")
+		must(t, os.Remove(s.path()))
+		must(t, make(s.path())) // also in the place of one that was the Store's
+		s.refuses(s.file("1"), failure.FileInTheWay, kind, s.path())
+		if err := s.Remove(t.Context(), s.path()); failure.ReasonOf(err) != failure.FileInTheWay {
 			t.Errorf("removing a %s: %v", kind, err)
 		}
 	}
@@ -280,113 +280,113 @@ func TestPutInTheWay(t *testing.T) {
 
 // A link to a file that others need is not written through.
 func TestPutFollowsNoLink(t *testing.T) {
-	r := newRig(t)
+	s := newTestStore(t)
 	target := filepath.Join(t.TempDir(), "shadow")
 	must(t, os.WriteFile(target, []byte("secret"), 0o600))
-	must(t, os.Symlink(target, filepath.Join(r.dir, ".00-braid.conflist.braid-new")))
-	r.put("1")
-	r.wants("00-braid.conflist -rw-r--r-- 1")
+	must(t, os.Symlink(target, filepath.Join(s.dir, ".00-braid.conflist.braid-new")))
+	s.put("1")
+	s.wants("00-braid.conflist -rw-r--r-- 1")
 	if content, err := os.ReadFile(target); err != nil || string(content) != "secret" {
 		t.Errorf("the link's target has %q, %v", content, err)
 	}
 }
 
 func TestPutDirectory(t *testing.T) {
-	r := newRig(t)
-	must(t, os.Remove(r.dir))
-	must(t, os.Mkdir(r.dir+".real", 0o755))
-	must(t, os.Symlink(r.dir+".real", r.dir)) // as microk8s has it
-	r.put("1")
-	if got := tree(t, r.dir+".real"); !slices.Equal(got, []string{"00-braid.conflist -rw-r--r-- 1"}) {
+	s := newTestStore(t)
+	must(t, os.Remove(s.dir))
+	must(t, os.Mkdir(s.dir+".real", 0o755))
+	must(t, os.Symlink(s.dir+".real", s.dir)) // as microk8s has it
+	s.put("1")
+	if got := tree(t, s.dir+".real"); !slices.Equal(got, []string{"00-braid.conflist -rw-r--r-- 1"}) {
 		t.Errorf("there is %q", got)
 	}
-	must(t, os.Remove(r.dir)) // absent: it is made
-	r.put("1")
-	r.wants("00-braid.conflist -rw-r--r-- 1")
-	must(t, os.RemoveAll(r.dir))
-	must(t, os.WriteFile(r.dir, nil, 0o600))
-	_, err := r.Put(t.Context(), r.file("1"))
+	must(t, os.Remove(s.dir)) // absent: it is made
+	s.put("1")
+	s.wants("00-braid.conflist -rw-r--r-- 1")
+	must(t, os.RemoveAll(s.dir))
+	must(t, os.WriteFile(s.dir, nil, 0o600))
+	_, err := s.Put(t.Context(), s.file("1"))
 	if failure.ReasonOf(err) != failure.StateFailed ||
 		!strings.Contains(err.Error(), "not a directory") || failure.FixOf(err) == "" {
 		t.Errorf("a file for a directory: %v", err)
 	}
-	_, err = r.Put(t.Context(), own.Bytes("net.d/x", 0o600, "", nil))
+	_, err = s.Put(t.Context(), own.Bytes("net.d/x", 0o600, "", nil))
 	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("relative path: %v", err)
 	}
 }
 
 func TestLook(t *testing.T) {
-	r := newRig(t)
+	s := newTestStore(t)
 	look := func(content string, want own.State) {
 		t.Helper()
-		if state, err := r.Look(t.Context(), r.file(content)); err != nil || state != want {
+		if state, err := s.Look(t.Context(), s.file(content)); err != nil || state != want {
 			t.Errorf("state %v, %v, want %v", state, err, want)
 		}
 	}
 	look("1", own.Missing)
-	r.put("1")
+	s.put("1")
 	look("1", own.Right)
 	look("2", own.Old)
-	must(t, os.WriteFile(r.path(), []byte("x"), 0o600))
+	must(t, os.WriteFile(s.path(), []byte("x"), 0o600))
 	look("1", own.Changed)
-	r.put("1")
+	s.put("1")
 	look("1", own.Right)
-	must(t, os.Remove(r.path()))
+	must(t, os.Remove(s.path()))
 	look("1", own.Missing)
-	must(t, r.Remove(t.Context(), r.path()))
-	must(t, os.WriteFile(r.path(), []byte("x"), 0o600))
+	must(t, s.Remove(t.Context(), s.path()))
+	must(t, os.WriteFile(s.path(), []byte("x"), 0o600))
 	look("1", own.Foreign)
-	must(t, os.RemoveAll(r.dir))
+	must(t, os.RemoveAll(s.dir))
 	look("1", own.Missing)
 }
 
 func TestRemove(t *testing.T) {
-	r := newRig(t)
-	r.put("1")
-	must(t, os.WriteFile(r.path(), []byte("edited"), 0o644))
-	err := r.Remove(t.Context(), r.path())
+	s := newTestStore(t)
+	s.put("1")
+	must(t, os.WriteFile(s.path(), []byte("edited"), 0o644))
+	err := s.Remove(t.Context(), s.path())
 	if failure.ReasonOf(err) != failure.FileInTheWay || failure.FixOf(err) == "" {
 		t.Errorf("a file that was edited: %v", err)
 	}
-	r.put("1")
-	must(t, os.WriteFile(filepath.Join(r.dir, ".00-braid.conflist.braid-new"), nil, 0o600))
+	s.put("1")
+	must(t, os.WriteFile(filepath.Join(s.dir, ".00-braid.conflist.braid-new"), nil, 0o600))
 	for range 2 {
-		must(t, r.Remove(t.Context(), r.path()))
-		r.wants()
+		must(t, s.Remove(t.Context(), s.path()))
+		s.wants()
 	}
-	r.put("1")
-	must(t, os.RemoveAll(r.dir))
-	must(t, r.Remove(t.Context(), r.path()))
-	if entries, err := r.Entries(t.Context()); err != nil || len(entries) > 0 {
+	s.put("1")
+	must(t, os.RemoveAll(s.dir))
+	must(t, s.Remove(t.Context(), s.path()))
+	if entries, err := s.Entries(t.Context()); err != nil || len(entries) > 0 {
 		t.Errorf("remembered are %v, %v", entries, err)
 	}
 }
 
 // What is given back to others is theirs.
 func TestGive(t *testing.T) {
-	r := newRig(t)
+	s := newTestStore(t)
 	for range 2 {
-		must(t, r.Give(t.Context(), r.file("theirs")))
+		must(t, s.Give(t.Context(), s.file("theirs")))
 	}
-	r.wants("00-braid.conflist -rw-r--r-- theirs")
-	must(t, r.Remove(t.Context(), r.path()))
-	r.wants("00-braid.conflist -rw-r--r-- theirs")
-	if err := r.Give(t.Context(), r.file("other")); failure.ReasonOf(err) != failure.FileInTheWay {
+	s.wants("00-braid.conflist -rw-r--r-- theirs")
+	must(t, s.Remove(t.Context(), s.path()))
+	s.wants("00-braid.conflist -rw-r--r-- theirs")
+	if err := s.Give(t.Context(), s.file("other")); failure.ReasonOf(err) != failure.FileInTheWay {
 		t.Errorf("replaced: %v", err)
 	}
 }
 
 // A note that changes is remembered, though the file does not.
 func TestPutNote(t *testing.T) {
-	r := newRig(t)
-	f := r.file("1")
+	s := newTestStore(t)
+	f := s.file("1")
 	for _, note := range []string{"a", "b"} {
 		f.Note = note
-		if _, err := r.Put(t.Context(), f); err != nil {
+		if _, err := s.Put(t.Context(), f); err != nil {
 			t.Fatal(err)
 		}
-		if all, err := r.Entries(t.Context()); err != nil || all[0].Note != note {
+		if all, err := s.Entries(t.Context()); err != nil || all[0].Note != note {
 			t.Errorf("remembered is %v, %v", all, err)
 		}
 	}
@@ -394,39 +394,39 @@ func TestPutNote(t *testing.T) {
 
 // Of two agents, the one that came last does the work.
 func TestSuperseded(t *testing.T) {
-	r := newRig(t)
-	r.put("1")
-	next := &own.Store{Dir: r.Dir, Self: "b", Installation: "i"}
+	s := newTestStore(t)
+	s.put("1")
+	next := &own.Store{Dir: s.Dir, Self: "b", Installation: "i"}
 	must(t, next.Claim(t.Context()))
-	if changed, err := next.Put(t.Context(), r.file("2")); err != nil || !changed {
+	if changed, err := next.Put(t.Context(), s.file("2")); err != nil || !changed {
 		t.Errorf("the later agent: %v, %v", changed, err)
 	}
-	_, putErr := r.Put(t.Context(), r.file("1"))
-	_, lookErr := r.Look(t.Context(), r.file("1"))
-	for _, err := range []error{putErr, lookErr, r.Remove(t.Context(), r.path())} {
+	_, putErr := s.Put(t.Context(), s.file("1"))
+	_, lookErr := s.Look(t.Context(), s.file("1"))
+	for _, err := range []error{putErr, lookErr, s.Remove(t.Context(), s.path())} {
 		if e, ok := errors.AsType[*own.SupersededError](err); !ok || e.By != "b" {
 			t.Errorf("the earlier agent: %v", err)
 		}
 	}
-	r.wants("00-braid.conflist -rw-r--r-- 2")
+	s.wants("00-braid.conflist -rw-r--r-- 2")
 }
 
 // An agent that starts once more while its installation is being removed does not bring it back; a
 // new installation does.
 func TestRetired(t *testing.T) {
-	r := newRig(t)
-	r.put("1")
-	hook := &own.Store{Dir: r.Dir, Self: "hook"}
+	s := newTestStore(t)
+	s.put("1")
+	hook := &own.Store{Dir: s.Dir, Self: "hook"}
 	must(t, hook.Retire(t.Context()))
 	must(t, hook.Retire(t.Context()))
-	must(t, hook.Remove(t.Context(), r.path()))
-	if _, ok := errors.AsType[*own.RetiredError](r.Claim(t.Context())); !ok {
+	must(t, hook.Remove(t.Context(), s.path()))
+	if _, ok := errors.AsType[*own.RetiredError](s.Claim(t.Context())); !ok {
 		t.Error("a retired installation came back")
 	}
-	if _, err := r.Put(t.Context(), r.file("1")); err == nil {
+	if _, err := s.Put(t.Context(), s.file("1")); err == nil {
 		t.Error("it still writes")
 	}
-	next := &own.Store{Dir: r.Dir, Self: "b", Installation: "j"}
+	next := &own.Store{Dir: s.Dir, Self: "b", Installation: "j"}
 	must(t, next.Claim(t.Context()))
 	must(t, next.Claim(t.Context()))
 }
@@ -435,28 +435,28 @@ func TestLedgerUnreadable(t *testing.T) {
 	for content, word := range map[string]string{
 		"": "unexpected end", "{": "unexpected end", `{"version":2}`: "version 2",
 	} {
-		r := newRig(t)
-		must(t, os.WriteFile(filepath.Join(r.Dir, "installed.json"), []byte(content), 0o600))
-		r.refuses(r.file("1"), failure.StateCorrupt, word)
-		if _, err := r.Entries(t.Context()); failure.ReasonOf(err) != failure.StateCorrupt {
+		s := newTestStore(t)
+		must(t, os.WriteFile(filepath.Join(s.Dir, "installed.json"), []byte(content), 0o600))
+		s.refuses(s.file("1"), failure.StateCorrupt, word)
+		if _, err := s.Entries(t.Context()); failure.ReasonOf(err) != failure.StateCorrupt {
 			t.Errorf("entries: %v", err)
 		}
 	}
 }
 
 func TestPutSource(t *testing.T) {
-	r := newRig(t)
+	s := newTestStore(t)
 	source := filepath.Join(t.TempDir(), "braid")
 	must(t, os.WriteFile(source, []byte("whole"), 0o755))
-	f, err := own.Copy(r.path(), 0o755, "binary", source)
+	f, err := own.Copy(s.path(), 0o755, "binary", source)
 	must(t, err)
 	must(t, os.WriteFile(source, []byte("who"), 0o755))
-	r.refuses(f, failure.StateFailed, "not complete")
-	if _, err := own.Copy(r.path(), 0o755, "binary", source+"x"); !errors.Is(err, fs.ErrNotExist) {
+	s.refuses(f, failure.StateFailed, "not complete")
+	if _, err := own.Copy(s.path(), 0o755, "binary", source+"x"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no source: %v", err)
 	}
 	checked := errors.New("does not run")
-	f = r.file("1")
+	f = s.file("1")
 	f.Check = func(_ context.Context, temporary string) error {
 		content, err := os.ReadFile(temporary)
 		must(t, err)
@@ -465,25 +465,25 @@ func TestPutSource(t *testing.T) {
 		}
 		return checked
 	}
-	if _, err := r.Put(t.Context(), f); !errors.Is(err, checked) {
+	if _, err := s.Put(t.Context(), f); !errors.Is(err, checked) {
 		t.Errorf("check: %v", err)
 	}
-	r.wants()
+	s.wants()
 }
 
 // An error of any change leaves the old content or the new, and nothing beside it.
 func TestPutFailsAtEachStep(t *testing.T) {
 	for n := 0; ; n++ {
-		r := newRig(t)
-		r.put("old")
+		s := newTestStore(t)
+		s.put("old")
 		count, stop := 0, errors.New("stop")
-		r.Step = func(string) error {
+		s.Step = func(string) error {
 			if count++; count > n {
 				return stop
 			}
 			return nil
 		}
-		_, err := r.Put(t.Context(), r.file("new"))
+		_, err := s.Put(t.Context(), s.file("new"))
 		if err == nil {
 			if n < 10 {
 				t.Errorf("only %d steps", n)
@@ -493,34 +493,34 @@ func TestPutFailsAtEachStep(t *testing.T) {
 		if !errors.Is(err, stop) {
 			t.Errorf("step %d: error %v", n, err)
 		}
-		r.oldOrNew(n)
-		for _, e := range append(tree(t, r.dir), tree(t, r.Dir)...) {
+		s.oldOrNew(n)
+		for _, e := range append(tree(t, s.dir), tree(t, s.Dir)...) {
 			if strings.Contains(e, "braid-new") {
 				t.Errorf("step %d: left is %s", n, e)
 			}
 		}
-		r.Step = nil
-		r.repaired(n)
+		s.Step = nil
+		s.repaired(n)
 	}
 }
 
-func (r *rig) oldOrNew(n int) {
-	r.t.Helper()
-	content, err := os.ReadFile(r.path())
+func (s *testStore) oldOrNew(n int) {
+	s.t.Helper()
+	content, err := os.ReadFile(s.path())
 	if err != nil || string(content) != "old" && string(content) != "new" {
-		r.t.Errorf("step %d: content %q, %v", n, content, err)
+		s.t.Errorf("step %d: content %q, %v", n, content, err)
 	}
 }
 
 // repaired runs the Put again, and wants all to be as if it had not been interrupted.
-func (r *rig) repaired(n int) {
-	r.t.Helper()
-	must(r.t, r.Claim(r.t.Context()))
-	r.put("new")
-	r.wants("00-braid.conflist -rw-r--r-- new")
-	entries, err := r.Entries(r.t.Context())
+func (s *testStore) repaired(n int) {
+	s.t.Helper()
+	must(s.t, s.Claim(s.t.Context()))
+	s.put("new")
+	s.wants("00-braid.conflist -rw-r--r-- new")
+	entries, err := s.Entries(s.t.Context())
 	if err != nil || len(entries) != 1 || len(entries[0].Digests) != 1 || !entries[0].Installed {
-		r.t.Errorf("step %d: the ledger has %v, %v", n, entries, err)
+		s.t.Errorf("step %d: the ledger has %v, %v", n, entries, err)
 	}
 }
 
@@ -539,89 +539,89 @@ func putNew(args []string, step func(string) error) error {
 func TestPutKilledAtEachStep(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		for n := 0; ; n++ {
-			r := newRig(t)
+			s := newTestStore(t)
 			if !first {
-				r.put("old")
+				s.put("old")
 			}
-			if !killtest.Run(t, n, r.Dir, r.path()) {
+			if !killtest.Run(t, n, s.Dir, s.path()) {
 				if n < 10 {
 					t.Errorf("only %d steps", n)
 				}
 				break
 			}
 			if first {
-				if content, err := os.ReadFile(r.path()); err == nil && string(content) != "new" {
+				if content, err := os.ReadFile(s.path()); err == nil && string(content) != "new" {
 					t.Errorf("step %d: content %q", n, content)
 				}
 			} else {
-				r.oldOrNew(n)
+				s.oldOrNew(n)
 			}
-			for _, e := range tree(t, r.dir) {
+			for _, e := range tree(t, s.dir) {
 				name, _, _ := strings.Cut(e, " ")
 				if name != "00-braid.conflist" && name != ".00-braid.conflist.braid-new" {
 					t.Errorf("step %d: there is %s", n, e)
 				}
 			}
-			r.repaired(n)
+			s.repaired(n)
 		}
 	}
 }
 
-// mounted mounts a file system on the rig's directory, in this test's mount namespace.
-func (r *rig) mounted(options string, flags uintptr) {
-	r.t.Helper()
-	nettest.NeedsRoot(r.t)
-	must(r.t, unix.Mount("tmpfs", r.dir, "tmpfs", flags, options))
-	r.t.Cleanup(func() { unix.Unmount(r.dir, unix.MNT_DETACH) })
+// mounted mounts a file system on the store's directory, in this test's mount namespace.
+func (s *testStore) mounted(options string, flags uintptr) {
+	s.t.Helper()
+	nettest.NeedsRoot(s.t)
+	must(s.t, unix.Mount("tmpfs", s.dir, "tmpfs", flags, options))
+	s.t.Cleanup(func() { unix.Unmount(s.dir, unix.MNT_DETACH) })
 }
 
 // A directory that cannot be written is fine where the file is in the node's image.
 func TestPutReadOnly(t *testing.T) {
-	r := newRig(t)
-	r.mounted("size=64k", 0)
-	must(t, os.WriteFile(r.path(), []byte("baked"), 0o755))
-	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	baked := own.Bytes(r.path(), 0o755, "binary", []byte("baked"))
-	if changed, err := r.Put(t.Context(), baked); err != nil || changed {
+	s := newTestStore(t)
+	s.mounted("size=64k", 0)
+	must(t, os.WriteFile(s.path(), []byte("baked"), 0o755))
+	must(t, unix.Mount("", s.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	baked := own.Bytes(s.path(), 0o755, "binary", []byte("baked"))
+	if changed, err := s.Put(t.Context(), baked); err != nil || changed {
 		t.Errorf("baked in: %v, %v", changed, err)
 	}
-	must(t, r.Remove(t.Context(), r.path())) // it is not the Store's to remove
-	r.wants("00-braid.conflist -rwxr-xr-x baked")
-	r.refuses(own.Bytes(r.path(), 0o755, "binary", []byte("newer")), failure.FileInTheWay)
-	r.refuses(own.Bytes(r.path()+"x", 0o755, "binary", []byte("other")), failure.StateFailed,
+	must(t, s.Remove(t.Context(), s.path())) // it is not the Store's to remove
+	s.wants("00-braid.conflist -rwxr-xr-x baked")
+	s.refuses(own.Bytes(s.path(), 0o755, "binary", []byte("newer")), failure.FileInTheWay)
+	s.refuses(own.Bytes(s.path()+"x", 0o755, "binary", []byte("other")), failure.StateFailed,
 		"read-only", "bake")
 	// One that does not run is not as wanted.
-	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT, ""))
-	must(t, os.Chmod(r.path(), 0o600))
-	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	r.refuses(baked, failure.FileInTheWay)
+	must(t, unix.Mount("", s.dir, "", unix.MS_REMOUNT, ""))
+	must(t, os.Chmod(s.path(), 0o600))
+	must(t, unix.Mount("", s.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	s.refuses(baked, failure.FileInTheWay)
 }
 
 // A full disk costs nothing that is there.
 func TestPutFullDisk(t *testing.T) {
-	r := newRig(t)
-	r.mounted("size=64k", 0)
-	r.put("old")
-	must(t, os.WriteFile(filepath.Join(r.dir, "ballast"), make([]byte, 48<<10), 0o600))
-	r.refuses(own.Bytes(r.path(), 0o644, "configuration", bytes.Repeat([]byte("x"), 32<<10)),
+	s := newTestStore(t)
+	s.mounted("size=64k", 0)
+	s.put("old")
+	must(t, os.WriteFile(filepath.Join(s.dir, "ballast"), make([]byte, 48<<10), 0o600))
+	s.refuses(own.Bytes(s.path(), 0o644, "configuration", bytes.Repeat([]byte("x"), 32<<10)),
 		failure.StateFailed, "no space", "make room")
-	must(t, os.Remove(filepath.Join(r.dir, "ballast")))
-	r.put("new")
+	must(t, os.Remove(filepath.Join(s.dir, "ballast")))
+	s.put("new")
 }
 
 // A full disk of the ledger leaves the file as it is.
 func TestLedgerFullDisk(t *testing.T) {
-	r := newRig(t)
-	r.put("old")
+	s := newTestStore(t)
+	s.put("old")
 	nettest.NeedsRoot(t)
-	ledger, err := os.ReadFile(filepath.Join(r.Dir, "installed.json"))
+	ledger, err := os.ReadFile(filepath.Join(s.Dir, "installed.json"))
 	must(t, err)
-	must(t, unix.Mount("tmpfs", r.Dir, "tmpfs", 0, "size=16k"))
-	t.Cleanup(func() { unix.Unmount(r.Dir, unix.MNT_DETACH) })
-	must(t, os.WriteFile(filepath.Join(r.Dir, "installed.json"), ledger, 0o600))
-	os.WriteFile(filepath.Join(r.Dir, "ballast"), make([]byte, 32<<10), 0o600) // as much as goes
-	r.refuses(r.file("new"), failure.StateFailed, "no space")
-	if r.put("old") {
+	must(t, unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=16k"))
+	t.Cleanup(func() { unix.Unmount(s.Dir, unix.MNT_DETACH) })
+	must(t, os.WriteFile(filepath.Join(s.Dir, "installed.json"), ledger, 0o600))
+	os.WriteFile(filepath.Join(s.Dir, "ballast"), make([]byte, 32<<10), 0o600) // as much as goes
+	s.refuses(s.file("new"), failure.StateFailed, "no space")
+	if s.put("old") {
 		t.Error("written")
 	}
 }
@@ -629,14 +629,14 @@ func TestLedgerFullDisk(t *testing.T) {
 // A program that runs is replaced, and one that was just installed can be run, whatever the agent
 // starts at the same time.
 func TestPutTextBusy(t *testing.T) {
-	r := newRig(t)
-	r.Step = nil
-	path := filepath.Join(r.dir, "sleep")
+	s := newTestStore(t)
+	s.Step = nil
+	path := filepath.Join(s.dir, "sleep")
 	real, err := exec.LookPath("sleep")
 	must(t, err)
 	f, err := own.Copy(path, 0o755, "binary", real)
 	must(t, err)
-	_, err = r.Put(t.Context(), f)
+	_, err = s.Put(t.Context(), f)
 	must(t, err)
 	running := exec.CommandContext(t.Context(), path, "60")
 	must(t, running.Start())
@@ -658,7 +658,7 @@ func TestPutTextBusy(t *testing.T) {
 		next.Check = func(ctx context.Context, temporary string) error {
 			return exec.CommandContext(ctx, temporary, "0").Run()
 		}
-		if _, err := r.Put(t.Context(), next); err != nil {
+		if _, err := s.Put(t.Context(), next); err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
 		if err := exec.CommandContext(t.Context(), path, "0").Run(); err != nil {
@@ -671,10 +671,10 @@ func TestPutTextBusy(t *testing.T) {
 
 // A child that is forked while the file is open for writing would keep it so for a moment.
 func TestPutForksNotMeanwhile(t *testing.T) {
-	r := newRig(t)
+	s := newTestStore(t)
 	started := make(chan error, 1)
-	r.Step = func(change string) error {
-		if change != "write "+r.path() {
+	s.Step = func(change string) error {
+		if change != "write "+s.path() {
 			return nil
 		}
 		go func() {
@@ -687,29 +687,30 @@ func TestPutForksNotMeanwhile(t *testing.T) {
 		}
 		return nil
 	}
-	r.put("1")
+	s.put("1")
 	must(t, <-started)
 }
 
 // Several processes may install at once.
 func TestPutAtOnce(t *testing.T) {
-	r := newRig(t)
-	r.Step = nil
+	s := newTestStore(t)
+	s.Step = nil
 	var all sync.WaitGroup
 	for i := range 4 {
 		all.Go(func() {
-			s := &own.Store{Dir: r.Dir, Self: "a", Installation: "i"}
+			store := &own.Store{Dir: s.Dir, Self: "a", Installation: "i"}
 			for j := range 10 {
-				path := filepath.Join(r.dir, fmt.Sprint(i))
-				if _, err := s.Put(t.Context(), own.Bytes(path, 0o644, "", fmt.Append(nil, j))); err != nil {
+				path := filepath.Join(s.dir, fmt.Sprint(i))
+				file := own.Bytes(path, 0o644, "", fmt.Append(nil, j))
+				if _, err := store.Put(t.Context(), file); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	all.Wait()
-	r.wants("0 -rw-r--r-- 9", "1 -rw-r--r-- 9", "2 -rw-r--r-- 9", "3 -rw-r--r-- 9")
-	if entries, err := r.Entries(t.Context()); err != nil || len(entries) != 4 {
+	s.wants("0 -rw-r--r-- 9", "1 -rw-r--r-- 9", "2 -rw-r--r-- 9", "3 -rw-r--r-- 9")
+	if entries, err := s.Entries(t.Context()); err != nil || len(entries) != 4 {
 		t.Errorf("remembered are %v, %v", entries, err)
 	}
 }

@@ -15,14 +15,14 @@ import (
 )
 
 // fill has a node give so many addresses, each followed by what an agent does.
-func (r *rig) fill(m *block.Manager, w block.Wish, from, n int) {
-	r.t.Helper()
+func (c *cluster) fill(m *block.Manager, w block.Wish, from, n int) {
+	c.t.Helper()
 	for i := range n {
-		if _, err := m.Add(r.t.Context(), holder(from+i), []block.Wish{w}, nil); err != nil {
-			r.t.Fatalf("address %d: %v", from+i, err)
+		if _, err := m.Add(c.t.Context(), holder(from+i), []block.Wish{w}, nil); err != nil {
+			c.t.Fatalf("address %d: %v", from+i, err)
 		}
-		if _, err := m.ReserveAhead(r.t.Context(), w); err != nil {
-			r.t.Logf("address %d: %v", from+i, err)
+		if _, err := m.ReserveAhead(c.t.Context(), w); err != nil {
+			c.t.Logf("address %d: %v", from+i, err)
 		}
 	}
 }
@@ -30,45 +30,45 @@ func (r *rig) fill(m *block.Manager, w block.Wish, from, n int) {
 // TestReserveAhead: the next block is the node's before the last one is used up, and no other; so
 // Adds go on while the API is away. One that is not used is given back.
 func TestReserveAhead(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "fd00::/64") // the first block has an address less
-	r.fill(m, w, 0, 11)
-	before := r.api.Calls()
-	if there, err := m.ReserveAhead(t.Context(), w); !there || err != nil || r.owned(m) != 1 {
-		t.Errorf("with four addresses free: %t, %v, %d blocks", there, err, r.owned(m))
+	c.fill(m, w, 0, 11)
+	before := c.api.Calls()
+	if there, err := m.ReserveAhead(t.Context(), w); !there || err != nil || c.owned(m) != 1 {
+		t.Errorf("with four addresses free: %t, %v, %d blocks", there, err, c.owned(m))
 	}
-	if calls := r.api.Calls() - before; calls != 0 {
+	if calls := c.api.Calls() - before; calls != 0 {
 		t.Errorf("with four addresses free the API is asked %d times", calls)
 	}
-	r.fill(m, w, 11, 1)
-	if creates := r.api.Calls("create"); creates != 2 || r.owned(m) != 2 {
-		t.Fatalf("with three addresses free: %d claims, %d blocks", creates, r.owned(m))
+	c.fill(m, w, 11, 1)
+	if creates := c.api.Calls("create"); creates != 2 || c.owned(m) != 2 {
+		t.Fatalf("with three addresses free: %d claims, %d blocks", creates, c.owned(m))
 	}
-	r.pass(6 * time.Minute)
-	if err := m.TendNow(t.Context()); err != nil || r.owned(m) != 1 {
-		t.Errorf("a block that was reserved and not used: %v, %d blocks", err, r.owned(m))
+	c.pass(6 * time.Minute)
+	if err := m.TendNow(t.Context()); err != nil || c.owned(m) != 1 {
+		t.Errorf("a block that was reserved and not used: %v, %d blocks", err, c.owned(m))
 	}
-	r.fill(m, w, 12, 1)
-	if r.owned(m) != 2 {
-		t.Errorf("after another Add %d blocks", r.owned(m))
+	c.fill(m, w, 12, 1)
+	if c.owned(m) != 2 {
+		t.Errorf("after another Add %d blocks", c.owned(m))
 	}
-	r.api.Fault = func(string, string) error { return errors.New("connection refused") }
-	r.fill(m, w, 13, 18)
-	r.api.Fault = nil
-	if r.owned(m) != 2 {
-		t.Errorf("with the API away it has %d blocks", r.owned(m))
+	c.api.Fault = func(string, string) error { return errors.New("connection refused") }
+	c.fill(m, w, 13, 18)
+	c.api.Fault = nil
+	if c.owned(m) != 2 {
+		t.Errorf("with the API away it has %d blocks", c.owned(m))
 	}
-	r.fill(m, w, 31, 1)
-	if r.owned(m) != 3 {
-		t.Errorf("with the API back and one address used of a block, it has %d blocks", r.owned(m))
+	c.fill(m, w, 31, 1)
+	if c.owned(m) != 3 {
+		t.Errorf("with the API back and one address used of a block, it has %d blocks", c.owned(m))
 	}
 	for i := range 32 {
 		if err := m.Del(t.Context(), holder(i).ID); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.nothingLeft(t, m)
+	c.nothingLeft(t, m)
 }
 
 // listing counts lists of blocks with a selector.
@@ -91,8 +91,8 @@ func (l *listing) Blocks(
 // TestAhead: blocks are made ahead in the background, in ranges that had Adds. A range that has no
 // block to give is left alone for a while.
 func TestAhead(t *testing.T) {
-	r := newRig(t)
-	m, other := r.node("n0"), r.node("n1")
+	c := newCluster(t)
+	m, other := c.node("n0"), c.node("n1")
 	full := wish(t, "10.0.0.0/26")
 	full.Space = "full"
 	store := &listing{Store: m.Store, of: "spec.space=" + full.Space}
@@ -119,7 +119,7 @@ func TestAhead(t *testing.T) {
 	var tried int64
 	for i := range 20 { // one after the other
 		ahead.After(m, []block.Wish{full, wish(t, fmt.Sprintf("10.%d.0.0/16", i+1))})
-		await("a block of another range", func() bool { return r.owned(m) == i+1 })
+		await("a block of another range", func() bool { return c.owned(m) == i+1 })
 		if i == 0 {
 			tried = store.n.Load()
 		}
@@ -127,7 +127,7 @@ func TestAhead(t *testing.T) {
 	if n := store.n.Load(); n != tried {
 		t.Errorf("the full range is tried again at once: %d lists, then %d", tried, n)
 	}
-	r.pass(2 * time.Minute)
+	c.pass(2 * time.Minute)
 	ahead.After(m, []block.Wish{full})
 	await("it is tried again", func() bool { return store.n.Load() > tried })
 	cancel()

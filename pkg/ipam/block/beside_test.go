@@ -43,10 +43,10 @@ func TestM30TwoSpaces(t *testing.T) {
 	for _, cidr := range []string{"10.0.0.0/24", "10.0.0.0/27", "10.0.0.0/28", "fd00::/122"} {
 		for _, nodes := range []int{1, 2, 5} {
 			t.Run(fmt.Sprint(cidr, " ", nodes), func(t *testing.T) {
-				r, w := newRig(t), wish(t, cidr)
+				c, w := newCluster(t), wish(t, cidr)
 				var managers []*block.Manager
 				for i := range nodes {
-					managers = append(managers, r.node(fmt.Sprint("n", i)))
+					managers = append(managers, c.node(fmt.Sprint("n", i)))
 				}
 				rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // any order
 				type has struct {
@@ -92,13 +92,13 @@ func TestM30TwoSpaces(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				r.pass(time.Hour)
+				c.pass(time.Hour)
 				for _, m := range managers {
 					if err := m.TendNow(t.Context()); err != nil {
 						t.Error(err)
 					}
 				}
-				if left := r.api.All(); len(left) > 0 {
+				if left := c.api.All(); len(left) > 0 {
 					t.Errorf("left: %+v", left)
 				}
 			})
@@ -108,12 +108,12 @@ func TestM30TwoSpaces(t *testing.T) {
 
 // TestM30TwoSpacesAtOnce: so it is of nodes that claim at the same time.
 func TestM30TwoSpacesAtOnce(t *testing.T) {
-	r, w := newRig(t), wish(t, "10.0.0.0/25")
+	c, w := newCluster(t), wish(t, "10.0.0.0/25")
 	var mu sync.Mutex
 	by := map[netip.Addr]string{}
 	var group sync.WaitGroup
 	for n := range 6 {
-		m := r.node(fmt.Sprint("n", n))
+		m := c.node(fmt.Sprint("n", n))
 		for _, own := range []bool{true, false} {
 			group.Go(func() {
 				for i := range 5 {
@@ -145,28 +145,28 @@ func TestM30TwoSpacesAtOnce(t *testing.T) {
 // TestM30LooksSeldom: the other space is looked at when a block is claimed, and not for each
 // address.
 func TestM30LooksSeldom(t *testing.T) {
-	r := newRig(t)
-	r.node("other")
-	m, w := r.node("n"), under(wish(t, "10.0.0.0/16"), true)
+	c := newCluster(t)
+	c.node("other")
+	m, w := c.node("n"), under(wish(t, "10.0.0.0/16"), true)
 	if _, err := m.Add(t.Context(), in(0, true), []block.Wish{w}, nil); err != nil {
 		t.Fatal(err)
 	}
-	before := r.api.Calls()
+	before := c.api.Calls()
 	for i := 1; i < 10; i++ {
 		if _, err := m.Add(t.Context(), in(i, true), []block.Wish{w}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if asked := r.api.Calls() - before; asked != 0 {
+	if asked := c.api.Calls() - before; asked != 0 {
 		t.Errorf("%d calls for nine addresses of a block", asked)
 	}
 }
 
 // TestM30ClaimsStay: what a claim keeps in the old space it keeps.
 func TestM30ClaimsStay(t *testing.T) {
-	r := newRig(t)
-	r.node("other")
-	m, w := r.node("n"), wish(t, "10.0.0.0/24")
+	c := newCluster(t)
+	c.node("other")
+	m, w := c.node("n"), wish(t, "10.0.0.0/24")
 	claim := &claimv1.IPAMClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "vm", UID: "1"}}
 	addrs, err := m.Add(t.Context(), in(0, false), []block.Wish{under(w, false)}, claim)
 	if err != nil {
@@ -181,7 +181,7 @@ func TestM30ClaimsStay(t *testing.T) {
 	if err != nil || got[0] != addrs[0] {
 		t.Errorf("%v, %v, want %v", got, err, addrs)
 	}
-	if all := r.api.All(); len(all) != 1 {
+	if all := c.api.All(); len(all) != 1 {
 		t.Errorf("blocks: %+v", all)
 	}
 	_, err = m.Add(t.Context(), in(2, true), []block.Wish{again}, nil)

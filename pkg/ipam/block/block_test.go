@@ -20,8 +20,8 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
 )
 
-// rig is a cluster in memory, with nodes whose state is on disk.
-type rig struct {
+// cluster is one in memory. The state of its nodes is on disk.
+type cluster struct {
 	t     *testing.T
 	api   *blocktest.Fake
 	mu    sync.Mutex
@@ -29,31 +29,31 @@ type rig struct {
 	boots map[string]int
 }
 
-func newRig(t *testing.T) *rig {
-	return &rig{t: t, api: blocktest.New(), clock: time.Unix(1e9, 0), boots: map[string]int{}}
+func newCluster(t *testing.T) *cluster {
+	return &cluster{t: t, api: blocktest.New(), clock: time.Unix(1e9, 0), boots: map[string]int{}}
 }
 
-func (r *rig) now() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.clock
+func (c *cluster) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clock
 }
 
-func (r *rig) pass(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.clock = r.clock.Add(d)
+func (c *cluster) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock = c.clock.Add(d)
 }
 
 // node is a new node.
-func (r *rig) node(name string) *block.Manager {
-	r.api.AddNode(name, "uid-of-"+"node")
+func (c *cluster) node(name string) *block.Manager {
+	c.api.AddNode(name, "uid-of-"+"node")
 	return &block.Manager{
-		Store: r.api, Nodes: r.api, Dir: stateDir(r.t), NodeName: name,
-		Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now, Wall: r.now,
-		Boot:     func() (string, error) { return fmt.Sprintf("boot-%d", r.boots[name]), nil },
+		Store: c.api, Nodes: c.api, Dir: stateDir(c.t), NodeName: name,
+		Log: slog.New(slog.NewTextHandler(testWriter{c.t}, nil)), Now: c.now, Wall: c.now,
+		Boot:     func() (string, error) { return fmt.Sprintf("boot-%d", c.boots[name]), nil },
 		Patience: time.Millisecond, Sleep: func(ctx context.Context, d time.Duration) error {
-			r.pass(d)
+			c.pass(d)
 			runtime.Gosched()
 			return ctx.Err()
 		},
@@ -103,10 +103,10 @@ func TestAllAddressesAreGiven(t *testing.T) {
 	} {
 		for _, nodes := range []int{1, 8, 50} {
 			t.Run(fmt.Sprint(cidr, " ", nodes), func(t *testing.T) {
-				r := newRig(t)
+				c := newCluster(t)
 				var managers []*block.Manager
 				for i := range nodes {
-					managers = append(managers, r.node(fmt.Sprint("n", i)))
+					managers = append(managers, c.node(fmt.Sprint("n", i)))
 				}
 				w := wish(t, cidr)
 				for round := range 2 {
@@ -139,7 +139,7 @@ func TestAllAddressesAreGiven(t *testing.T) {
 
 // What has white space is none of CNI's or Kubernetes' names.
 func TestWhiteSpace(t *testing.T) {
-	m := newRig(t).node("n0")
+	m := newCluster(t).node("n0")
 	for what, h := range map[string]block.Holder{
 		"network":      {ID: attachment.ID{Network: "a b", ContainerID: "c", IfName: "e"}},
 		"container ID": {ID: attachment.ID{Network: "n", ContainerID: "c\n", IfName: "e"}},
@@ -172,8 +172,8 @@ func add(
 
 // The state that nodes have is read by name and content: neither may change.
 func TestStateStays(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	h := holder(0)
 	h.ContainerID, h.Pod = "c", "default/p"
 	if _, err := m.Add(t.Context(), h, []block.Wish{wish(t, "10.0.0.0/24")}, nil); err != nil {
@@ -194,8 +194,8 @@ func TestStateStays(t *testing.T) {
 // An Add with two wishes, the first for the last address of a block, holds these two
 // addresses and no other, and gives back both.
 func TestTwoWishesAtTheEndOfABlock(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/24")
 	for i := range block.Size - 2 { // the first block lacks .0
 		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {

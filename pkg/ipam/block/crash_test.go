@@ -43,17 +43,17 @@ func files(t *testing.T, m *block.Manager, dirs ...string) (names []string) {
 }
 
 // nothingLeft lets the nodes give back what is idle, and looks.
-func (r *rig) nothingLeft(t *testing.T, nodes ...*block.Manager) {
+func (c *cluster) nothingLeft(t *testing.T, nodes ...*block.Manager) {
 	t.Helper()
 	for range 4 {
-		r.pass(time.Hour)
+		c.pass(time.Hour)
 		for _, m := range nodes {
 			if err := m.Tend(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	blocks, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
+	blocks, err := c.api.Blocks(t.Context(), metav1.ListOptions{})
 	if err != nil || len(blocks) > 0 {
 		t.Errorf("blocks are left: %+v, %v", blocks, err)
 	}
@@ -120,10 +120,10 @@ func TestKilledAtEachStep(t *testing.T) {
 
 func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, n int) bool {
 	t.Helper()
-	r := newRig(t)
+	c := newCluster(t)
 	var all []*block.Manager
 	for i := range nodes {
-		all = append(all, r.node(fmt.Sprint("n", i)))
+		all = append(all, c.node(fmt.Sprint("n", i)))
 	}
 	m, other := all[0], all[len(all)-1]
 	var wishes []block.Wish
@@ -193,7 +193,7 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 			must(m.Del(t.Context(), holder(i).ID))
 		}
 	}
-	r.nothingLeft(t, all...)
+	c.nothingLeft(t, all...)
 	return dead
 }
 
@@ -247,8 +247,8 @@ func replace(path string, by func() error) error {
 }
 
 func badState(t *testing.T, spoil func(string) error, what string) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := []block.Wish{wish(t, "10.0.0.0/25"), wish(t, "fd00::/64")}
 	var seen []netip.Addr
 	var added []int
@@ -283,7 +283,7 @@ func badState(t *testing.T, spoil func(string) error, what string) {
 	for i := range 20 {
 		add(100 + i)
 	}
-	r.pass(time.Hour)
+	c.pass(time.Hour)
 	if err := m.Inspect(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -299,17 +299,17 @@ func badState(t *testing.T, spoil func(string) error, what string) {
 		t.Error(err)
 	}
 	// What is not known to be free is free after a reboot.
-	r.boots["n0"]++
+	c.boots["n0"]++
 	if err := os.RemoveAll(m.Dir); err != nil {
 		t.Fatal(err)
 	}
-	r.nothingLeft(t, m)
+	c.nothingLeft(t, m)
 }
 
 // A state directory that is removed while pods live leaves their addresses in use.
 func TestStateRemoved(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := []block.Wish{wish(t, "10.0.0.0/26")}
 	seen := map[netip.Addr]bool{}
 	for i := range 48 {
@@ -335,14 +335,14 @@ func TestStateRemoved(t *testing.T) {
 // Two local states of one node, as of a Braid and a plugin called under its own name with other
 // directories, do not both take up a block of before the reboot.
 func TestTwoStates(t *testing.T) {
-	r := newRig(t)
+	c := newCluster(t)
 	w := wish(t, "10.0.0.0/24")
-	before := r.node("n0")
+	before := c.node("n0")
 	if _, err := before.Add(t.Context(), holder(-1), []block.Wish{w}, nil); err != nil {
 		t.Fatal(err)
 	}
-	r.boots["n0"]++
-	one, other := r.node("n0"), r.node("n0")
+	c.boots["n0"]++
+	one, other := c.node("n0"), c.node("n0")
 	for _, m := range []*block.Manager{one, other} {
 		if err := m.Inspect(t.Context()); err != nil {
 			t.Fatal(err)
@@ -365,17 +365,17 @@ func TestTwoStates(t *testing.T) {
 
 // What a node has of shared blocks is free after a reboot, as none of its containers has survived.
 func TestSharedAfterReboot(t *testing.T) {
-	r := newRig(t)
+	c := newCluster(t)
 	w := wish(t, "10.0.0.0/28")
-	r.node("n1")
-	before := r.node("n0") // two nodes, one block: it is shared
+	c.node("n1")
+	before := c.node("n0") // two nodes, one block: it is shared
 	for i := range 14 {
 		if _, err := before.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.boots["n0"]++
-	after := r.node("n0")
+	c.boots["n0"]++
+	after := c.node("n0")
 	if err := after.Inspect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -389,9 +389,9 @@ func TestSharedAfterReboot(t *testing.T) {
 // A claim that was about to be made when the process was killed is not taken for one that other
 // local state of the node has made since.
 func TestClaimOfAnotherState(t *testing.T) {
-	r := newRig(t)
+	c := newCluster(t)
 	w := wish(t, "10.0.0.0/28")
-	one, other := r.node("n0"), r.node("n0")
+	one, other := c.node("n0"), c.node("n0")
 	one.Step = func(change string) error {
 		if change == "create block" {
 			return errors.New("killed")
@@ -417,8 +417,8 @@ func TestClaimOfAnotherState(t *testing.T) {
 // Blocks that were deleted or edited by hand: the node claims what it uses again, or stops using it
 // and tells the pods.
 func TestBlocksChangedByHand(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	var told []string
 	m.Tell = func(_ context.Context, pod string, _ types.UID, reason, _ string) {
 		told = append(told, pod+" "+reason)
@@ -428,13 +428,13 @@ func TestBlocksChangedByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	object := func() *v1alpha1.IPBlock {
-		list, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
+		list, err := c.api.Blocks(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list) != 1 {
 			t.Fatal(list, err)
 		}
 		return &list[0]
 	}
-	if err := r.api.DeleteBlock(t.Context(), object()); err != nil {
+	if err := c.api.DeleteBlock(t.Context(), object()); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Inspect(t.Context()); err != nil || object().Spec.Owner.NodeName != "n0" {
@@ -442,7 +442,7 @@ func TestBlocksChangedByHand(t *testing.T) {
 	}
 	b := object()
 	b.Spec.Owner.NodeName = "n9"
-	b, err := r.api.UpdateBlock(t.Context(), b)
+	b, err := c.api.UpdateBlock(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -465,22 +465,22 @@ func TestBlocksChangedByHand(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := r.api.DeleteBlock(t.Context(), b); err != nil {
+	if err := c.api.DeleteBlock(t.Context(), b); err != nil {
 		t.Error(err)
 	}
-	r.nothingLeft(t, m)
+	c.nothingLeft(t, m)
 }
 
 // An object that is no block of ours is nobody's to use, and no reason to fail.
 func TestForeignObjects(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	for _, cidr := range []string{"10.0.0.0/27", "10.0.0.32/29", "10.0.0.64/28 ", "x"} {
 		b := &v1alpha1.IPBlock{
 			ObjectMeta: metav1.ObjectMeta{Name: "by-hand-" + fmt.Sprint(len(cidr), cidr[:1])},
 		}
 		b.Spec.Space, b.Spec.CIDR = block.SpaceOf("", ""), cidr
-		if _, err := r.api.CreateBlock(t.Context(), b); err != nil {
+		if _, err := c.api.CreateBlock(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -498,28 +498,28 @@ func TestForeignObjects(t *testing.T) {
 // A node that gets another name keeps the blocks of its old one, in its new name, before a
 // controller frees them; while it cannot, it gives nothing of them.
 func TestRenamedNode(t *testing.T) {
-	r := newRig(t)
-	m, other := r.node("n0"), r.node("n2")
+	c := newCluster(t)
+	m, other := c.node("n0"), c.node("n2")
 	w := wish(t, "10.0.0.0/24")
 	addrs, err := m.Add(t.Context(), holder(0), []block.Wish{w}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := alloc.BlockOf(addrs[0], 28)
-	r.api.DeleteNode("n0")
-	r.api.AddNode("n1", "uid of n1")
+	c.api.DeleteNode("n0")
+	c.api.AddNode("n1", "uid of n1")
 	m.NodeName = "n1"
-	r.api.Fault = func(string, string) error { return errors.New("away") }
+	c.api.Fault = func(string, string) error { return errors.New("away") }
 	if got, err := m.Add(t.Context(), holder(1), []block.Wish{w}, nil); err == nil {
 		t.Fatalf("got %v while nobody knows the node by its new name", got)
 	}
-	r.api.Fault = nil
-	r.pass(time.Minute)
+	c.api.Fault = nil
+	c.pass(time.Minute)
 	after, err := m.Add(t.Context(), holder(1), []block.Wish{w}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	object, err := r.api.Block(t.Context(), block.NameOf(w.Space, old))
+	object, err := c.api.Block(t.Context(), block.NameOf(w.Space, old))
 	if err != nil || object.Spec.Owner.NodeName != "n1" || object.Spec.Owner.NodeUID != "uid of n1" {
 		t.Errorf("block %+v %v, want it to be n1's", object, err)
 	}
@@ -542,7 +542,7 @@ func TestRenamedNode(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	r.nothingLeft(t, m, other)
+	c.nothingLeft(t, m, other)
 }
 
 // What the API holds in a container's name is given back also where the node's state was lost, its
@@ -553,8 +553,8 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 	} {
 		for _, how := range []string{"DEL", "GC"} {
 			t.Run(name+" "+how, func(t *testing.T) {
-				r := newRig(t)
-				m, other := r.node("n0"), r.node("n1")
+				c := newCluster(t)
+				m, other := c.node("n0"), c.node("n1")
 				other.Boot = func() (string, error) { return "another boot", nil }
 				w := []block.Wish{wish(t, "10.0.0.0/28")} // so few that they are shared
 				for i := range 3 {
@@ -573,14 +573,14 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 				}
 				if change.rename {
 					m.NodeName = "n0-new"
-					r.api.AddNode("n0-new", "uid of n0-new")
-					r.api.DeleteNode("n0")
+					c.api.AddNode("n0-new", "uid of n0-new")
+					c.api.DeleteNode("n0")
 				}
-				r.api.Fault = func(string, string) error { return errors.New("away") }
+				c.api.Fault = func(string, string) error { return errors.New("away") }
 				if err := m.Del(t.Context(), holder(0).ID); err == nil {
 					t.Error("a DEL says done while the API cannot be asked")
 				}
-				r.api.Fault = nil
+				c.api.Fault = nil
 				if how == "GC" {
 					if err := m.GC(t.Context(), "net", []attachment.ID{holder(2).ID}); err != nil {
 						t.Fatal(err)
@@ -592,7 +592,7 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 					}
 				}
 				var left []string
-				for _, object := range r.api.All() {
+				for _, object := range c.api.All() {
 					for _, e := range object.Spec.Allocations {
 						left = append(left, e.ContainerID+" on "+e.Node.NodeName)
 					}
@@ -601,9 +601,9 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 				if want := []string{"c0 on n1", "c2 on n0"}; !slices.Equal(left, want) {
 					t.Errorf("the API holds addresses of %q, want %q", left, want)
 				}
-				before := r.api.Calls()
-				if err := m.Del(t.Context(), holder(9).ID); err != nil || r.api.Calls() != before {
-					t.Errorf("a DEL of what holds nothing: %v, %d requests", err, r.api.Calls()-before)
+				before := c.api.Calls()
+				if err := m.Del(t.Context(), holder(9).ID); err != nil || c.api.Calls() != before {
+					t.Errorf("a DEL of what holds nothing: %v, %d requests", err, c.api.Calls()-before)
 				}
 			})
 		}
@@ -613,10 +613,10 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 // How much of its blocks is in use a node writes when it looks at all of them, and only what has
 // changed.
 func TestStatusIsNotWrittenForEachPod(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := []block.Wish{wish(t, "10.0.0.0/24")}
-	written := func() int { return r.api.Calls("status") }
+	written := func() int { return c.api.Calls("status") }
 	for i := range 3 {
 		if _, err := m.Add(t.Context(), holder(i), w, nil); err != nil {
 			t.Fatal(err)
@@ -630,7 +630,7 @@ func TestStatusIsNotWrittenForEachPod(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	list, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
+	list, err := c.api.Blocks(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list) != 1 ||
 		list[0].Status != (v1alpha1.IPBlockStatus{Used: 3, Free: block.Size - 3}) || written() != 1 {
 		t.Errorf("blocks %+v %v, written %d times, want 3 in use, written once", list, err, written())
@@ -642,10 +642,10 @@ func TestR31DelOnAFullDisk(t *testing.T) {
 	for name, nodes := range map[string]int{"own block": 1, "shared block": 2} {
 		t.Run(name, func(t *testing.T) {
 			nettest.NeedsRoot(t)
-			r := newRig(t)
-			m := r.node("n0")
+			c := newCluster(t)
+			m := c.node("n0")
 			if nodes > 1 {
-				r.node("n1")
+				c.node("n1")
 			}
 			if err := unix.Mount("tmpfs", m.Dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
 				t.Fatal(err)
@@ -685,7 +685,7 @@ func TestR31DelOnAFullDisk(t *testing.T) {
 			if err := os.Remove(fill.Name()); err != nil {
 				t.Fatal(err)
 			}
-			r.nothingLeft(t, m)
+			c.nothingLeft(t, m)
 			if _, err := m.Add(t.Context(), holder(0), w, nil); err != nil {
 				t.Error(err)
 			}

@@ -19,8 +19,8 @@ func isFree(t *testing.T, when string, m *block.Manager, w block.Wish, want uint
 
 // A node knows at once what it uses itself, and of others what their blocks said last.
 func TestFree(t *testing.T) {
-	r := newRig(t)
-	one, two := r.node("n1"), r.node("n2")
+	c := newCluster(t)
+	one, two := c.node("n1"), c.node("n2")
 	w := wish(t, "10.0.0.0/24")
 	isFree(t, "at first", one, w, 254)
 	for i := range 3 {
@@ -42,8 +42,8 @@ func TestFree(t *testing.T) {
 
 // What is in a shared block, as those of a small range are, all nodes know at once.
 func TestFreeOfShared(t *testing.T) {
-	r := newRig(t)
-	one, two := r.node("n1"), r.node("n2")
+	c := newCluster(t)
+	one, two := c.node("n1"), c.node("n2")
 	all := []*block.Manager{one, two}
 	w := wish(t, "10.0.0.0/28")
 	for i, m := range []*block.Manager{one, one, two} {
@@ -64,8 +64,8 @@ func TestFreeOfShared(t *testing.T) {
 
 // Addresses of the same network in a space beside count, those of another range do not.
 func TestFreeOfWindow(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n1")
+	c := newCluster(t)
+	m := c.node("n1")
 	small, beside, elsewhere := wish(t, "10.0.0.0/29"), wish(t, "10.0.0.0/29"), wish(t, "10.0.0.8/29")
 	beside.Space = block.SpaceOf("team.default", "")
 	for i, w := range []block.Wish{small, small, beside, elsewhere} {
@@ -80,8 +80,8 @@ func TestFreeOfWindow(t *testing.T) {
 
 // Of another node's block it is not known which addresses are used: each may be one of the range.
 func TestFreeOfPartOfBlock(t *testing.T) {
-	r := newRig(t)
-	one, two := r.node("n1"), r.node("n2")
+	c := newCluster(t)
+	one, two := c.node("n1"), c.node("n2")
 	wide, part := wish(t, "10.0.0.0/24"), wish(t, "10.0.0.0/24")
 	addrs, err := one.Add(t.Context(), holder(0), []block.Wish{wide}, nil)
 	if err == nil {
@@ -101,8 +101,8 @@ func TestFreeOfPartOfBlock(t *testing.T) {
 
 // Ranges are of any size.
 func TestFreeOfLargeRange(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n1")
+	c := newCluster(t)
+	m := c.node("n1")
 	window, err := alloc.NewWindow(netip.MustParsePrefix("fd00::/32"), netip.Addr{}, netip.Addr{},
 		nil, nil)
 	if err != nil {

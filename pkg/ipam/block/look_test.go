@@ -18,8 +18,8 @@ import (
 // Where that fails it goes on for a while, and does not ask again at each: an API server that is
 // overloaded would get still more to do.
 func TestLooks(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/20")
 	i := 0
 	add := func() error {
@@ -29,11 +29,11 @@ func TestLooks(t *testing.T) {
 	}
 	must := func(what string, want int) {
 		t.Helper()
-		before := r.api.Calls()
+		before := c.api.Calls()
 		if err := add(); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		if n := r.api.Calls() - before; n != want {
+		if n := c.api.Calls() - before; n != want {
 			t.Errorf("%s: %d requests, want %d", what, n, want)
 		}
 	}
@@ -41,28 +41,28 @@ func TestLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	must("trusted", 0)
-	r.pass(time.Hour)
+	c.pass(time.Hour)
 	must("looked: node and blocks", 2)
 	must("trusted again", 0)
 
 	tries := 0
-	r.api.Fault = func(string, string) error {
+	c.api.Fault = func(string, string) error {
 		tries++
 		return errors.New("overloaded")
 	}
-	r.pass(11 * time.Minute)
+	c.pass(11 * time.Minute)
 	for range 5 {
 		must("the API is away", 0)
 	}
 	if tries != 1 {
 		t.Errorf("it was asked %d times, want once", tries)
 	}
-	r.pass(time.Minute)
+	c.pass(time.Minute)
 	must("still away", 0)
 	if tries != 2 {
 		t.Errorf("it was asked %d times after a minute, want twice", tries)
 	}
-	r.pass(time.Hour)
+	c.pass(time.Hour)
 	for range 5 {
 		if err := add(); err == nil {
 			t.Error("an address is given long after the last look")
@@ -71,15 +71,15 @@ func TestLooks(t *testing.T) {
 	if tries != 3 {
 		t.Errorf("it was asked %d times after an hour, want once more", tries)
 	}
-	r.api.Fault = nil
-	r.pass(time.Minute)
+	c.api.Fault = nil
+	c.pass(time.Minute)
 	must("back", 2)
-	if n := r.api.Calls("status", "update", "delete"); n != 0 {
+	if n := c.api.Calls("status", "update", "delete"); n != 0 {
 		t.Errorf("an Add made %d writes", n)
 	}
 
-	r.api.DeleteNode("n0")
-	r.pass(time.Hour)
+	c.api.DeleteNode("n0")
+	c.pass(time.Hour)
 	for range 2 {
 		if err := add(); !apierrors.IsNotFound(err) {
 			t.Errorf("the node is gone: %v", err)
@@ -101,11 +101,11 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 			"both": {0, 0}, "suspended": {-time.Hour, 0}, "wall clock set back": {0, -time.Hour},
 		} {
 			t.Run(name+" "+clock, func(t *testing.T) {
-				r := newRig(t)
-				m := r.node("n0")
+				c := newCluster(t)
+				m := c.node("n0")
 				wallSkew, bootSkew := time.Duration(0), time.Duration(0)
-				m.Now = func() time.Time { return r.now().Add(bootSkew) }
-				m.Wall = func() time.Time { return r.now().Add(wallSkew) }
+				m.Now = func() time.Time { return c.now().Add(bootSkew) }
+				m.Wall = func() time.Time { return c.now().Add(wallSkew) }
 				w := []block.Wish{wish(t, "10.0.0.0/24")}
 				add := func(i int) error {
 					_, err := m.Add(t.Context(), holder(i), w, nil)
@@ -114,16 +114,16 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 				if err := add(0); err != nil {
 					t.Fatal(err)
 				}
-				r.api.Fault = func(string, string) error { return fault }
-				r.pass(block.Grace / 2)
+				c.api.Fault = func(string, string) error { return fault }
+				c.pass(block.Grace / 2)
 				if err := add(1); err != nil {
 					t.Fatalf("in the lease: %v", err)
 				}
 				if skew[0] != 0 {
-					r.pass(time.Hour)
+					c.pass(time.Hour)
 				}
 				bootSkew, wallSkew = skew[0], skew[1]
-				r.pass(block.Grace/2 - time.Minute)
+				c.pass(block.Grace/2 - time.Minute)
 				err := add(2)
 				if failure.ReasonOf(err) != failure.APIUnavailable || failure.Code(err) != 11 ||
 					!strings.Contains(err.Error(), "kubeconfig") {
@@ -132,8 +132,8 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 				if err := m.Del(t.Context(), holder(0).ID); err != nil {
 					t.Error(err)
 				}
-				r.api.Fault = nil
-				r.pass(time.Minute)
+				c.api.Fault = nil
+				c.pass(time.Minute)
 				if err := add(3); err != nil {
 					t.Errorf("the API is back: %v", err)
 				}
@@ -144,8 +144,8 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 
 // The look is bounded by what there is to look at.
 func TestR25LookTakesAsLongAsThereAreBlocks(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/16")
 	for i := range 40 * block.Size {
 		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
@@ -153,20 +153,20 @@ func TestR25LookTakesAsLongAsThereAreBlocks(t *testing.T) {
 		}
 	}
 	m.Sleep = nil
-	r.api.Fault = func(when, verb string) error {
+	c.api.Fault = func(when, verb string) error {
 		if when == "before" && verb == "list" {
 			time.Sleep(2200 * time.Millisecond)
 		}
 		return nil
 	}
-	r.pass(15 * time.Minute)
-	before := r.api.Calls("list")
+	c.pass(15 * time.Minute)
+	before := c.api.Calls("list")
 	for i := range 2 {
 		if _, err := m.Add(t.Context(), holder(-1-i), []block.Wish{w}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := r.api.Calls("list") - before; n != 1 {
+	if n := c.api.Calls("list") - before; n != 1 {
 		t.Errorf("%d lists, want that of one look, which is enough", n)
 	}
 }
@@ -174,8 +174,8 @@ func TestR25LookTakesAsLongAsThereAreBlocks(t *testing.T) {
 // A node that was declared out of service loses its blocks though it may go on: its looks do not
 // renew the lease.
 func TestR25OutOfServiceEndsTheLease(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := []block.Wish{wish(t, "10.0.0.0/24")}
 	add := func(i int) error {
 		_, err := m.Add(t.Context(), holder(i), w, nil)
@@ -184,17 +184,17 @@ func TestR25OutOfServiceEndsTheLease(t *testing.T) {
 	if err := add(0); err != nil {
 		t.Fatal(err)
 	}
-	r.api.SetOutOfService("n0", true)
-	r.pass(12 * time.Minute)
+	c.api.SetOutOfService("n0", true)
+	c.pass(12 * time.Minute)
 	if err := add(1); err != nil {
 		t.Errorf("in the lease: %v", err)
 	}
-	r.pass(7 * time.Minute)
+	c.pass(7 * time.Minute)
 	if err := add(2); failure.Code(err) != 11 || !strings.Contains(err.Error(), "out of service") {
 		t.Errorf("after the lease: %v", err)
 	}
-	r.api.SetOutOfService("n0", false)
-	r.pass(time.Minute)
+	c.api.SetOutOfService("n0", false)
+	c.pass(time.Minute)
 	if err := add(3); err != nil {
 		t.Errorf("in service again: %v", err)
 	}

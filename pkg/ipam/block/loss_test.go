@@ -36,55 +36,55 @@ func TestR28NothingSentBeforeALossTakesEffect(t *testing.T) {
 			},
 		} {
 			t.Run(lost+", killed, "+first, func(t *testing.T) {
-				r, m := sharing(t)
-				r.late(t, "update", func() error { return m.Answer(t.Context()) })
-				r.delAfter(t, m, lose, do)
-				r.api.Arrive()
-				r.nothingShared(t, m)
+				c, m := sharing(t)
+				c.late(t, "update", func() error { return m.Answer(t.Context()) })
+				c.delAfter(t, m, lose, do)
+				c.api.Arrive()
+				c.nothingShared(t, m)
 			})
 			if lost == "unreadable" { // it has a lock that the others wait for
 				continue
 			}
 			t.Run(lost+", goes on, "+first, func(t *testing.T) {
-				r, m := sharing(t)
+				c, m := sharing(t)
 				before := *m
 				before.Step = func(change string) error {
 					if change == "give block" {
-						r.delAfter(t, m, lose, do)
+						c.delAfter(t, m, lose, do)
 					}
 					return nil
 				}
 				if err := before.Answer(t.Context()); err == nil {
 					t.Error("a block was shared by state that was removed")
 				}
-				r.nothingShared(t, m)
+				c.nothingShared(t, m)
 			})
 		}
 	}
 }
 
 // sharing is a node with a block that another has recalled, and holders 0 and 1.
-func sharing(t *testing.T) (*rig, *block.Manager) {
+func sharing(t *testing.T) (*cluster, *block.Manager) {
 	t.Helper()
-	r := newRig(t)
-	m := r.node("n0")
-	r.node("n1")
+	c := newCluster(t)
+	m := c.node("n0")
+	c.node("n1")
 	for i := range 2 {
 		if err := addOne(t, m, i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, object := range r.api.All() {
+	for _, object := range c.api.All() {
 		object.Spec.Recall = &v1alpha1.Recall{By: "n1"}
-		if _, err := r.api.UpdateBlock(t.Context(), &object); err != nil {
+		if _, err := c.api.UpdateBlock(t.Context(), &object); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return r, m
+	return c, m
 }
 
 // delAfter loses state, does something and gives back what holder 0 has.
-func (r *rig) delAfter(t *testing.T, m *block.Manager, lose, do func(*block.Manager) error) {
+func (c *cluster) delAfter(t *testing.T, m *block.Manager, lose, do func(*block.Manager) error) {
 	t.Helper()
 	for _, err := range []error{lose(m), do(m), m.Del(t.Context(), holder(0).ID)} {
 		if err != nil {
@@ -94,15 +94,15 @@ func (r *rig) delAfter(t *testing.T, m *block.Manager, lose, do func(*block.Mana
 }
 
 // nothingShared looks that no block is shared, as the node gives addresses of them by itself.
-func (r *rig) nothingShared(t *testing.T, m *block.Manager) {
+func (c *cluster) nothingShared(t *testing.T, m *block.Manager) {
 	t.Helper()
-	r.api.AddNode("n0", "uid-of-node")
+	c.api.AddNode("n0", "uid-of-node")
 	for i := range 2 * block.Size {
 		if err := addOne(t, m, 10+i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, object := range r.api.All() {
+	for _, object := range c.api.All() {
 		if object.Spec.Owner == nil {
 			t.Errorf("%s is shared: %+v", object.Name, object.Spec.Allocations)
 		}
@@ -120,7 +120,7 @@ func TestR28DelWithoutWhatIsHeld(t *testing.T) {
 		},
 	} {
 		t.Run(first, func(t *testing.T) {
-			r, m := sharing(t)
+			c, m := sharing(t)
 			w := []block.Wish{wish(t, "10.0.0.0/24"), wish(t, "fd00::/124")} // the second is shared
 			if _, err := m.Add(t.Context(), holder(7), w, nil); err != nil {
 				t.Fatal(err)
@@ -136,7 +136,7 @@ func TestR28DelWithoutWhatIsHeld(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, object := range r.api.All() {
+			for _, object := range c.api.All() {
 				for _, h := range used[object.UID] {
 					if h.ID == holder(7).ID {
 						t.Errorf("%s has it: %v", object.Name, used[object.UID])
@@ -159,9 +159,9 @@ func addOne(t *testing.T, m *block.Manager, i int) error {
 }
 
 // late runs an operation whose requests of a verb are on their way when it is killed.
-func (r *rig) late(t *testing.T, verb string, do func() error) {
+func (c *cluster) late(t *testing.T, verb string, do func() error) {
 	t.Helper()
-	r.api.Fault = func(when, v string) error {
+	c.api.Fault = func(when, v string) error {
 		switch {
 		case v != verb:
 			return nil
@@ -173,5 +173,5 @@ func (r *rig) late(t *testing.T, verb string, do func() error) {
 	if err := do(); err == nil {
 		t.Fatalf("it has sent no %s", verb)
 	}
-	r.api.Fault = nil
+	c.api.Fault = nil
 }

@@ -18,8 +18,8 @@ func reserve(t *testing.T, m *block.Manager, wishes ...block.Wish) {
 }
 
 // owned counts the blocks that a node owns.
-func (r *rig) owned(m *block.Manager) (n int) {
-	for _, b := range r.api.All() {
+func (c *cluster) owned(m *block.Manager) (n int) {
+	for _, b := range c.api.All() {
 		if b.Spec.Owner != nil && b.Spec.Owner.NodeName == m.NodeName {
 			n++
 		}
@@ -34,25 +34,25 @@ func TestAddAfterReserveAsksNothing(t *testing.T) {
 		"overlapping": {"10.0.0.0/24", "10.0.0.0/16", "10.0.0.0/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			m, other := r.node("n0"), r.node("n1")
+			c := newCluster(t)
+			m, other := c.node("n0"), c.node("n1")
 			var wishes []block.Wish
 			for _, cidr := range ranges {
 				wishes = append(wishes, wish(t, cidr))
 			}
 			for i := range 40 {
 				if i == 20 {
-					r.boots["n0"]++ // the state is lost with it
+					c.boots["n0"]++ // the state is lost with it
 					m.Dir = stateDir(t)
 				}
 				reserve(t, m, wishes...)
-				before := r.api.Calls()
+				before := c.api.Calls()
 				reserve(t, m, wishes...)
 				addrs, err := m.Add(t.Context(), holder(i), wishes, nil)
 				if err != nil || len(addrs) != len(wishes) {
 					t.Fatal(addrs, err)
 				}
-				if calls := r.api.Calls() - before; calls != 0 {
+				if calls := c.api.Calls() - before; calls != 0 {
 					t.Errorf("Add %d asked the API %d times", i, calls)
 				}
 				if _, err := other.Add(t.Context(), holder(1000+i), wishes, nil); err != nil {
@@ -65,8 +65,8 @@ func TestAddAfterReserveAsksNothing(t *testing.T) {
 
 // It takes no address: all of them are given, and it needs no more blocks than they.
 func TestReserveTakesNothing(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/26")
 	for i := range int(w.Window.Size()) {
 		for range 3 {
@@ -75,7 +75,7 @@ func TestReserveTakesNothing(t *testing.T) {
 		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := r.owned(m), (i+1)/block.Size+1; got != want {
+		if got, want := c.owned(m), (i+1)/block.Size+1; got != want {
 			t.Fatalf("%d blocks for %d addresses, want %d", got, i+1, want)
 		}
 	}
@@ -86,27 +86,27 @@ func TestReserveTakesNothing(t *testing.T) {
 
 // What is reserved again and again is kept; when that ends, it is given back as any idle block is.
 func TestReservedIsKept(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/24")
 	for range 20 {
 		reserve(t, m, w)
-		r.pass(4 * time.Minute)
+		c.pass(4 * time.Minute)
 		if err := m.Tend(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if created := r.api.Calls("create"); created != 1 || r.owned(m) != 1 {
-		t.Errorf("%d blocks were claimed, and %d are the node's, want one", created, r.owned(m))
+	if created := c.api.Calls("create"); created != 1 || c.owned(m) != 1 {
+		t.Errorf("%d blocks were claimed, and %d are the node's, want one", created, c.owned(m))
 	}
-	r.nothingLeft(t, m)
+	c.nothingLeft(t, m)
 }
 
 // What is reserved is there for others: when nothing else is left they get it, down to the last
 // address.
 func TestReservedIsGivenToOthers(t *testing.T) {
-	r := newRig(t)
-	holds, needs := r.node("n0"), r.node("n1")
+	c := newCluster(t)
+	holds, needs := c.node("n0"), c.node("n1")
 	w := wish(t, "10.0.0.0/26")
 	reserve(t, holds, w)
 	for i := range int(w.Window.Size()) {
@@ -119,8 +119,8 @@ func TestReservedIsGivenToOthers(t *testing.T) {
 // Of others it asks nothing: where each block is somebody's, it says so, and no block is recalled.
 // What else can be reserved is.
 func TestReserveRecallsNothing(t *testing.T) {
-	r := newRig(t)
-	has, wants := r.node("n0"), r.node("n1")
+	c := newCluster(t)
+	has, wants := c.node("n0"), c.node("n1")
 	w, wide := wish(t, "10.0.0.0/26"), wish(t, "fd00::/64")
 	for i := range int(w.Window.Size()) - 1 {
 		if _, err := has.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
@@ -131,41 +131,41 @@ func TestReserveRecallsNothing(t *testing.T) {
 	if !errors.Is(err, block.ErrFull) || errors.Is(err, block.ErrLater) {
 		t.Errorf("reserve: %v", err)
 	}
-	for _, b := range r.api.All() {
+	for _, b := range c.api.All() {
 		if b.Spec.Recall != nil {
 			t.Errorf("%s is recalled", b.Name)
 		}
 	}
-	if r.owned(wants) != 1 {
-		t.Errorf("%d blocks are reserved, want that of fd00::/64", r.owned(wants))
+	if c.owned(wants) != 1 {
+		t.Errorf("%d blocks are reserved, want that of fd00::/64", c.owned(wants))
 	}
 }
 
 // Blocks that are shared cannot be reserved.
 func TestReserveSharesNothing(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
-	r.node("n1")
+	c := newCluster(t)
+	m := c.node("n0")
+	c.node("n1")
 	reserve(t, m, wish(t, "10.0.0.0/28"))
-	if all := r.api.All(); len(all) > 0 {
+	if all := c.api.All(); len(all) > 0 {
 		t.Errorf("there are blocks: %+v", all)
 	}
 }
 
 // While the API is away, what is there is enough; where it is not, Reserve says why.
 func TestReserveWithoutTheAPI(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/24")
 	reserve(t, m, w)
 	away := errors.New("connection refused")
-	r.api.Fault = func(string, string) error { return away }
-	r.pass(block.Grace / 2)
+	c.api.Fault = func(string, string) error { return away }
+	c.pass(block.Grace / 2)
 	reserve(t, m, w)
 	if err := m.Reserve(t.Context(), w, wish(t, "10.1.0.0/24")); !errors.Is(err, away) {
 		t.Errorf("another range: %v", err)
 	}
-	r.pass(block.Grace)
+	c.pass(block.Grace)
 	if err := m.Reserve(t.Context(), w); !errors.Is(err, away) {
 		t.Errorf("after the lease: %v", err)
 	}
@@ -173,10 +173,10 @@ func TestReserveWithoutTheAPI(t *testing.T) {
 
 // Reserve and Add of several nodes, all at once.
 func TestReserveBesideAdds(t *testing.T) {
-	r := newRig(t)
+	c := newCluster(t)
 	var nodes []*block.Manager
 	for i := range 3 {
-		nodes = append(nodes, r.node(fmt.Sprint("n", i)))
+		nodes = append(nodes, c.node(fmt.Sprint("n", i)))
 	}
 	w := wish(t, "10.0.0.0/24")
 	done := make(chan error)
@@ -225,8 +225,8 @@ func TestReserveBesideAdds(t *testing.T) {
 
 // Nothing of it is left in the state of a block that it fills up on trial.
 func TestReserveLeavesBlocksAsTheyAre(t *testing.T) {
-	r := newRig(t)
-	m := r.node("n0")
+	c := newCluster(t)
+	m := c.node("n0")
 	w := wish(t, "10.0.0.0/24")
 	for i := range block.Size - 2 {
 		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {

@@ -13,12 +13,12 @@ import (
 func TestZones(t *testing.T) {
 	const nodes, addresses = 16, 255 // that of the network is not given
 	const blocks = (addresses + 1) / block.Size
-	r := newRig(t)
+	c := newCluster(t)
 	w := wish(t, "10.0.0.0/20")
 	first := map[netip.Prefix]string{}
 	var managers []*block.Manager
 	for i := range nodes {
-		managers = append(managers, r.node(fmt.Sprint("n", i)))
+		managers = append(managers, c.node(fmt.Sprint("n", i)))
 	}
 	last := make([]netip.Addr, nodes)
 	for i := range addresses {
@@ -40,10 +40,10 @@ func TestZones(t *testing.T) {
 	}
 	// Who the node is, what it had before a reboot and whether its blocks are its own; looks at zones
 	// until one is free; the claims.
-	if creates := r.api.Calls("create"); creates != nodes*blocks {
+	if creates := c.api.Calls("create"); creates != nodes*blocks {
 		t.Errorf("%d blocks were claimed with %d requests", nodes*blocks, creates)
 	}
-	if all := r.api.Calls(); all > 2*nodes*blocks {
+	if all := c.api.Calls(); all > 2*nodes*blocks {
 		t.Errorf("%d requests", all)
 	}
 }

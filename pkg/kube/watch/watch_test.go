@@ -44,14 +44,15 @@ func nad(t *testing.T, server *lab.API, name string) {
 		"metadata": {"name": %q, "namespace": "default"}, "spec": {"config": "{\"type\": \"macvlan\"}"}}`, name)))
 }
 
-// rig is a memory, and the same one before an API server that is away: what that returns it knows.
-type rig struct {
+// memory is a Cluster twice: all asks the API server, and mine asks one that is away, so it returns
+// only what is in memory.
+type memory struct {
 	t         *testing.T
 	server    *lab.API
 	all, mine *Cluster
 }
 
-func newRig(t *testing.T) *rig {
+func newMemory(t *testing.T) *memory {
 	t.Helper()
 	server := cluster.Get(t)
 	kinds, err := os.ReadFile("../../../conf/crd/network-attachment-definition.yaml")
@@ -68,21 +69,21 @@ func newRig(t *testing.T) *rig {
 		ServiceAccount: t.TempDir(), Server: "https://127.0.0.1:1", Timeout: 50 * time.Millisecond,
 	})
 	must(t, err)
-	return &rig{t, server, all, all.With(away)}
+	return &memory{t, server, all, all.With(away)}
 }
 
 // asks wants something to be asked of the API server, which is away.
-func (r *rig) asks(what string, err error) {
-	r.t.Helper()
+func (m *memory) asks(what string, err error) {
+	m.t.Helper()
 	if err == nil || apierrors.IsNotFound(err) {
-		r.t.Errorf("%s: %v, and the API server was not asked", what, err)
+		m.t.Errorf("%s: %v, and the API server was not asked", what, err)
 	}
 }
 
-func (r *rig) nad(name string) error {
-	found, err := r.mine.NAD(r.t.Context(), "default", name)
+func (m *memory) nad(name string) error {
+	found, err := m.mine.NAD(m.t.Context(), "default", name)
 	if err == nil && (found.Name != name || found.Spec.Config != `{"type": "macvlan"}`) {
-		r.t.Errorf("NAD %s is %+v", name, found)
+		m.t.Errorf("NAD %s is %+v", name, found)
 	}
 	return err
 }
@@ -90,35 +91,35 @@ func (r *rig) nad(name string) error {
 // TestCluster: what is known costs no request. What is not known yet is asked for, and is never
 // "not found".
 func TestCluster(t *testing.T) {
-	r := newRig(t)
-	nad(t, r.server, "early")
-	r.asks("a NAD before the start", r.nad("early"))
-	_, err := r.mine.Namespace(t.Context(), "default")
-	r.asks("a namespace before the start", err)
-	_, err = r.mine.NADs(t.Context())
-	r.asks("all NADs before the start", err)
+	m := newMemory(t)
+	nad(t, m.server, "early")
+	m.asks("a NAD before the start", m.nad("early"))
+	_, err := m.mine.Namespace(t.Context(), "default")
+	m.asks("a namespace before the start", err)
+	_, err = m.mine.NADs(t.Context())
+	m.asks("all NADs before the start", err)
 
 	ctx, end := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { r.all.Run(ctx, slog.New(slog.DiscardHandler)); close(ended) }()
-	await(t, "synced", r.all.Fresh)
-	must(t, r.nad("early"))
-	r.asks("a NAD that is not there", r.nad("late"))
-	_, err = r.all.NAD(t.Context(), "default", "late")
+	go func() { m.all.Run(ctx, slog.New(slog.DiscardHandler)); close(ended) }()
+	await(t, "synced", m.all.Fresh)
+	must(t, m.nad("early"))
+	m.asks("a NAD that is not there", m.nad("late"))
+	_, err = m.all.NAD(t.Context(), "default", "late")
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("the API server says of it %v", err)
 	}
-	nad(t, r.server, "late")
-	_, err = r.all.NAD(t.Context(), "default", "late") // of a moment ago
+	nad(t, m.server, "late")
+	_, err = m.all.NAD(t.Context(), "default", "late") // of a moment ago
 	must(t, err)
-	await(t, "the new NAD is known", func() bool { return r.nad("late") == nil })
-	_, err = r.server.Client().CoreV1().Namespaces().Create(t.Context(),
+	await(t, "the new NAD is known", func() bool { return m.nad("late") == nil })
+	_, err = m.server.Client().CoreV1().Namespaces().Create(t.Context(),
 		&corev1.Namespace{
 			ObjectMeta: metav1.ObjectMeta{Name: "team", Labels: map[string]string{"a": "b"}},
 		}, metav1.CreateOptions{})
 	must(t, err)
 	await(t, "the namespace is known", func() bool {
-		team, err := r.mine.Namespace(t.Context(), "team")
+		team, err := m.mine.Namespace(t.Context(), "team")
 		return err == nil && team.Labels["a"] == "b"
 	})
 	end()
@@ -127,15 +128,15 @@ func TestCluster(t *testing.T) {
 
 // TestSilence: what the API server has said nothing of for MaxAge is asked for anew.
 func TestSilence(t *testing.T) {
-	r := newRig(t)
-	nad(t, r.server, "early")
-	go r.all.Run(t.Context(), slog.New(slog.DiscardHandler))
-	await(t, "synced", r.all.Fresh)
-	must(t, r.nad("early"))
-	r.all.nads.heard.Store(new(time.Now().Add(-MaxAge)))
-	r.asks("a NAD after a silence", r.nad("early"))
-	nad(t, r.server, "sign-of-life")
-	await(t, "fresh again", func() bool { return r.nad("early") == nil })
+	m := newMemory(t)
+	nad(t, m.server, "early")
+	go m.all.Run(t.Context(), slog.New(slog.DiscardHandler))
+	await(t, "synced", m.all.Fresh)
+	must(t, m.nad("early"))
+	m.all.nads.heard.Store(new(time.Now().Add(-MaxAge)))
+	m.asks("a NAD after a silence", m.nad("early"))
+	nad(t, m.server, "sign-of-life")
+	await(t, "fresh again", func() bool { return m.nad("early") == nil })
 }
 
 // TestHear: events are signs of life, errors are none, and a watch that is stopped ends although

@@ -28,8 +28,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nodenet/keeper"
 )
 
-// rig is a node with the NIC ens224, whose other end is in a network of its own.
-type rig struct {
+// machine is a node with the NIC ens224. The other end of the NIC is in the network lan.
+type machine struct {
 	t          *testing.T
 	node, lan  *nettest.Namespace
 	file, boot string
@@ -45,46 +45,46 @@ type rig struct {
 	log    bytes.Buffer
 }
 
-func newRig(t *testing.T) *rig {
+func newMachine(t *testing.T) *machine {
 	t.Helper()
 	t.Parallel()
-	r := &rig{
+	m := &machine{
 		t: t, node: nettest.New(t), lan: nettest.New(t),
 		file: filepath.Join(t.TempDir(), "node-interfaces.json"), boot: "boot-1",
 	}
-	r.node.Veth("ens224", r.lan, "port")
-	r.node.Down("ens224")
-	return r
+	m.node.Veth("ens224", m.lan, "port")
+	m.node.Down("ens224")
+	return m
 }
 
 // start runs an agent's keeper until stop is called.
-func (r *rig) start() (stop func()) {
-	r.t.Helper()
-	ns, err := netns.Open(r.node.Path)
+func (m *machine) start() (stop func()) {
+	m.t.Helper()
+	ns, err := netns.Open(m.node.Path)
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	k := &keeper.Keeper{
-		NS: ns, Node: "node-1", File: r.file, Boot: r.boot, Network: &ask.Network{NS: ns, Node: "node-1"},
+		NS: ns, Node: "node-1", File: m.file, Boot: m.boot, Network: &ask.Network{NS: ns, Node: "node-1"},
 		Configuration: func() ([]nodenet.Interface, error) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			return r.config, r.bad
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.config, m.bad
 		},
 		Report: func(states []nodenet.State, err error) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.states, r.wrong = states, err
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.states, m.wrong = states, err
 		},
 		Tell: func(reason, message string) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.events = append(r.events, reason+": "+message)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.events = append(m.events, reason+": "+message)
 		},
-		Log: slog.New(slog.NewTextHandler(&lockedWriter{r: r},
+		Log: slog.New(slog.NewTextHandler(&lockedWriter{m: m},
 			&slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	ctx, cancel := context.WithCancel(r.t.Context())
+	ctx, cancel := context.WithCancel(m.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx) }()
 	var once sync.Once
@@ -92,65 +92,65 @@ func (r *rig) start() (stop func()) {
 		once.Do(func() {
 			cancel()
 			if err := <-ended; err != nil {
-				r.t.Error(err)
+				m.t.Error(err)
 			}
 			ns.Close()
 		})
 	}
-	r.t.Cleanup(stop)
-	r.stop = stop
+	m.t.Cleanup(stop)
+	m.stop = stop
 	return stop
 }
 
-type lockedWriter struct{ r *rig }
+type lockedWriter struct{ m *machine }
 
 func (w *lockedWriter) Write(p []byte) (int, error) {
-	w.r.mu.Lock()
-	defer w.r.mu.Unlock()
-	return w.r.log.Write(p)
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	return w.m.log.Write(p)
 }
 
-func (r *rig) configure(text string) {
-	r.t.Helper()
+func (m *machine) configure(text string) {
+	m.t.Helper()
 	config, err := nodenet.Parse([]byte(text))
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	r.mu.Lock()
-	r.config = config
-	r.mu.Unlock()
-	r.poke()
+	m.mu.Lock()
+	m.config = config
+	m.mu.Unlock()
+	m.poke()
 }
 
 // poke has the keeper look, which it does by itself some seconds later.
-func (r *rig) poke() {
-	r.t.Helper()
-	r.node.Add(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "poke"}})
-	if err := r.node.Netlink().LinkDel(r.node.Link("poke")); err != nil {
-		r.t.Fatal(err)
+func (m *machine) poke() {
+	m.t.Helper()
+	m.node.Add(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "poke"}})
+	if err := m.node.Netlink().LinkDel(m.node.Link("poke")); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
 // await waits until what holds.
-func (r *rig) await(what string, holds func() bool) {
-	r.t.Helper()
+func (m *machine) await(what string, holds func() bool) {
+	m.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.t.Fatalf("%s: not within a minute; states %+v, events %q, addresses %q\n%s",
-				what, r.states, r.events, r.addrs("ens224"), r.log.String())
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.t.Fatalf("%s: not within a minute; states %+v, events %q, addresses %q\n%s",
+				what, m.states, m.events, m.addrs("ens224"), m.log.String())
 		}
 	}
 }
 
 // addrs are the IPv4 addresses of a link of the node, and those of IPv6 that are not link-local.
-func (r *rig) addrs(name string) (all []string) {
-	link, err := r.node.Netlink().LinkByName(name)
+func (m *machine) addrs(name string) (all []string) {
+	link, err := m.node.Netlink().LinkByName(name)
 	if err != nil {
 		return nil
 	}
-	list, err := r.node.Netlink().AddrList(link, netlink.FAMILY_ALL)
+	list, err := m.node.Netlink().AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil
 	}
@@ -163,51 +163,51 @@ func (r *rig) addrs(name string) (all []string) {
 	return all
 }
 
-func (r *rig) has(name string, want ...string) func() bool {
-	return func() bool { return slices.Equal(r.addrs(name), want) }
+func (m *machine) has(name string, want ...string) func() bool {
+	return func() bool { return slices.Equal(m.addrs(name), want) }
 }
 
 // state waits for the state of the first network, "Ready ens224 [10.0.0.2/24] why".
-func (r *rig) state(want string) {
-	r.t.Helper()
-	r.await("state "+want, func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if len(r.states) == 0 {
+func (m *machine) state(want string) {
+	m.t.Helper()
+	m.await("state "+want, func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.states) == 0 {
 			return false
 		}
-		s := r.states[0]
+		s := m.states[0]
 		return strings.HasPrefix(fmt.Sprintf("%s %s %v %v", s.Condition, s.NIC, s.Addresses, s.Err), want)
 	})
 }
 
-func (r *rig) event(want string) {
-	r.t.Helper()
-	r.await("event "+want, func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return slices.ContainsFunc(r.events, func(e string) bool { return strings.Contains(e, want) })
+func (m *machine) event(want string) {
+	m.t.Helper()
+	m.await("event "+want, func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return slices.ContainsFunc(m.events, func(e string) bool { return strings.Contains(e, want) })
 	})
 }
 
 // told fails the test if there were events of other reasons.
-func (r *rig) told(reasons ...string) {
-	r.t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
+func (m *machine) told(reasons ...string) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
 		if reason, _, _ := strings.Cut(e, ":"); !slices.Contains(reasons, reason) {
-			r.t.Errorf("event %q", e)
+			m.t.Errorf("event %q", e)
 		}
 	}
 }
 
 // defaults fails the test if the node has a default route.
-func (r *rig) defaults() {
-	r.t.Helper()
-	routes := r.node.Routes()
+func (m *machine) defaults() {
+	m.t.Helper()
+	routes := m.node.Routes()
 	if strings.Contains(routes, "default") || strings.Contains(routes, "0.0.0.0/0") {
-		r.t.Errorf("there is a default route:\n%s", routes)
+		m.t.Errorf("there is a default route:\n%s", routes)
 	}
 }
 
@@ -222,240 +222,240 @@ func byMAC(config, mac string) string {
 // TestU7StaticAddress: the NIC of the network is set up and has the node's address; over a restart
 // of the agent, and as long as the network is in the configuration.
 func TestU7StaticAddress(t *testing.T) {
-	r := newRig(t)
-	r.node.Addr("ens224", "192.0.2.5/24") // somebody else's
-	r.configure(static)
-	stop := r.start()
-	r.await("addresses", r.has("ens224", "10.0.0.2/24", "192.0.2.5/24", "fd00::2/64"))
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
-	r.defaults()
+	m := newMachine(t)
+	m.node.Addr("ens224", "192.0.2.5/24") // somebody else's
+	m.configure(static)
+	stop := m.start()
+	m.await("addresses", m.has("ens224", "10.0.0.2/24", "192.0.2.5/24", "fd00::2/64"))
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.defaults()
 	stop()
-	if !r.has("ens224", "10.0.0.2/24", "192.0.2.5/24", "fd00::2/64")() {
-		t.Errorf("after the agent's end: %q", r.addrs("ens224"))
+	if !m.has("ens224", "10.0.0.2/24", "192.0.2.5/24", "fd00::2/64")() {
+		t.Errorf("after the agent's end: %q", m.addrs("ens224"))
 	}
-	stop = r.start()
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
-	r.configure(strings.Replace(static, `"10.0.0.2"`, `"10.0.0.4"`, 1))
-	r.await("another address", r.has("ens224", "10.0.0.4/24", "192.0.2.5/24", "fd00::2/64"))
+	stop = m.start()
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.configure(strings.Replace(static, `"10.0.0.2"`, `"10.0.0.4"`, 1))
+	m.await("another address", m.has("ens224", "10.0.0.4/24", "192.0.2.5/24", "fd00::2/64"))
 	stop()
-	r.configure("[]") // taken out while no agent runs
-	r.start()
-	r.await("taken back", r.has("ens224", "192.0.2.5/24"))
-	r.await("forgotten", func() bool {
-		_, err := os.Stat(r.file)
+	m.configure("[]") // taken out while no agent runs
+	m.start()
+	m.await("taken back", m.has("ens224", "192.0.2.5/24"))
+	m.await("forgotten", func() bool {
+		_, err := os.Stat(m.file)
 		return errors.Is(err, os.ErrNotExist)
 	})
-	r.told()
+	m.told()
 }
 
 // TestU7ForeignAddressStays: an address that was there before is not the agent's to take away.
 func TestU7ForeignAddressStays(t *testing.T) {
-	r := newRig(t)
-	r.node.Up("ens224")
-	r.node.Addr("ens224", "10.0.0.2/24")
-	r.configure(static)
-	r.start()
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
-	r.configure("[]")
-	r.await("taken back", r.has("ens224", "10.0.0.2/24"))
+	m := newMachine(t)
+	m.node.Up("ens224")
+	m.node.Addr("ens224", "10.0.0.2/24")
+	m.configure(static)
+	m.start()
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.configure("[]")
+	m.await("taken back", m.has("ens224", "10.0.0.2/24"))
 }
 
 // TestU7AddressRemovedByHand: it is put back, and the node has an event.
 func TestU7AddressRemovedByHand(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	r.start()
-	r.state("Ready")
+	m := newMachine(t)
+	m.configure(static)
+	m.start()
+	m.state("Ready")
 	for range 2 {
 		addr, err := netlink.ParseAddr("10.0.0.2/24")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.node.Netlink().AddrDel(r.node.Link("ens224"), addr); err != nil {
+		if err := m.node.Netlink().AddrDel(m.node.Link("ens224"), addr); err != nil {
 			t.Fatal(err)
 		}
-		r.event("NodeInterfaceRestored: network data: address 10.0.0.2/24 was taken from ens224 by " +
+		m.event("NodeInterfaceRestored: network data: address 10.0.0.2/24 was taken from ens224 by " +
 			"another program; it is put back")
-		r.await("put back", r.has("ens224", "10.0.0.2/24", "fd00::2/64"))
-		r.state("Ready")
+		m.await("put back", m.has("ens224", "10.0.0.2/24", "fd00::2/64"))
+		m.state("Ready")
 	}
 }
 
 // TestU7AddressInUse: an address that another host answers for is not set, and is when that is
 // gone.
 func TestU7AddressInUse(t *testing.T) {
-	r := newRig(t)
-	r.lan.Addr("port", "10.0.0.2/24")
-	r.configure(static)
-	r.start()
-	r.event("NodeInterfaceFailed: network data: address 10.0.0.2 is in use by another host, " +
-		"with MAC " + r.lan.Link("port").Attrs().HardwareAddr.String())
-	if slices.Contains(r.addrs("ens224"), "10.0.0.2/24") {
+	m := newMachine(t)
+	m.lan.Addr("port", "10.0.0.2/24")
+	m.configure(static)
+	m.start()
+	m.event("NodeInterfaceFailed: network data: address 10.0.0.2 is in use by another host, " +
+		"with MAC " + m.lan.Link("port").Attrs().HardwareAddr.String())
+	if slices.Contains(m.addrs("ens224"), "10.0.0.2/24") {
 		t.Error("the address is set")
 	}
 	addr, err := netlink.ParseAddr("10.0.0.2/24")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.lan.Netlink().AddrDel(r.lan.Link("port"), addr); err != nil {
+	if err := m.lan.Netlink().AddrDel(m.lan.Link("port"), addr); err != nil {
 		t.Fatal(err)
 	}
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
 }
 
 // TestU7Renamed: a NIC that is found by its MAC keeps its address under another name.
 func TestU7Renamed(t *testing.T) {
-	r := newRig(t)
-	r.configure(byMAC(static, r.node.Link("ens224").Attrs().HardwareAddr.String()))
-	r.start()
-	r.state("Ready ens224")
-	r.node.Down("ens224")
-	if err := r.node.Netlink().LinkSetName(r.node.Link("ens224"), "ens999"); err != nil {
+	m := newMachine(t)
+	m.configure(byMAC(static, m.node.Link("ens224").Attrs().HardwareAddr.String()))
+	m.start()
+	m.state("Ready ens224")
+	m.node.Down("ens224")
+	if err := m.node.Netlink().LinkSetName(m.node.Link("ens224"), "ens999"); err != nil {
 		t.Fatal(err)
 	}
-	r.state("Ready ens999 [10.0.0.2/24 fd00::2/64]")
-	r.told()
+	m.state("Ready ens999 [10.0.0.2/24 fd00::2/64]")
+	m.told()
 }
 
 // TestU7RenamedAway: one that is found by its name loses what was set on it.
 func TestU7RenamedAway(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	r.start()
-	r.state("Ready ens224")
-	r.node.Down("ens224")
-	if err := r.node.Netlink().LinkSetName(r.node.Link("ens224"), "ens999"); err != nil {
+	m := newMachine(t)
+	m.configure(static)
+	m.start()
+	m.state("Ready ens224")
+	m.node.Down("ens224")
+	if err := m.node.Netlink().LinkSetName(m.node.Link("ens224"), "ens999"); err != nil {
 		t.Fatal(err)
 	}
-	r.event("NodeInterfaceFailed: network data: no NIC has name ens224; give the machine the NIC, " +
+	m.event("NodeInterfaceFailed: network data: no NIC has name ens224; give the machine the NIC, " +
 		"or correct match in nodeInterfaces")
-	r.await("taken back", r.has("ens999"))
+	m.await("taken back", m.has("ens999"))
 }
 
 // TestU7NICAbsent: the NIC is told to be absent, and used when it appears.
 func TestU7NICAbsent(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	r.start()
-	r.state("Ready")
+	m := newMachine(t)
+	m.configure(static)
+	m.start()
+	m.state("Ready")
 	for range 2 {
-		if err := r.node.Netlink().LinkDel(r.node.Link("ens224")); err != nil {
+		if err := m.node.Netlink().LinkDel(m.node.Link("ens224")); err != nil {
 			t.Fatal(err)
 		}
-		r.state("Absent")
-		r.event("no NIC has name ens224")
-		r.node.Veth("ens224", r.lan, "port")
-		r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+		m.state("Absent")
+		m.event("no NIC has name ens224")
+		m.node.Veth("ens224", m.lan, "port")
+		m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
 	}
-	r.told("NodeInterfaceFailed")
+	m.told("NodeInterfaceFailed")
 }
 
 // TestU7LinkBounced: without carrier the addresses stay; a NIC that is set down is set up again.
 func TestU7LinkBounced(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	r.start()
-	r.state("Ready")
-	r.lan.Down("port")
-	r.state("NoCarrier ens224 [10.0.0.2/24")
-	r.lan.Up("port")
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
-	r.node.Down("ens224")
-	r.await("up", func() bool { return r.node.Link("ens224").Attrs().Flags&net.FlagUp != 0 })
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
-	r.told()
+	m := newMachine(t)
+	m.configure(static)
+	m.start()
+	m.state("Ready")
+	m.lan.Down("port")
+	m.state("NoCarrier ens224 [10.0.0.2/24")
+	m.lan.Up("port")
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.node.Down("ens224")
+	m.await("up", func() bool { return m.node.Link("ens224").Attrs().Flags&net.FlagUp != 0 })
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.told()
 }
 
 // TestU7BlockTooSmall: a node that no entry names has no address, and says so; a hostname twice is
 // no configuration, and what was there before stays.
 func TestU7BlockTooSmall(t *testing.T) {
-	r := newRig(t)
-	r.configure(strings.ReplaceAll(static, "node-1", "node-3"))
-	r.start()
-	r.event("NodeInterfaceFailed: network data: no address of the blocks has the hostname node-1; " +
+	m := newMachine(t)
+	m.configure(strings.ReplaceAll(static, "node-1", "node-3"))
+	m.start()
+	m.event("NodeInterfaceFailed: network data: no address of the blocks has the hostname node-1; " +
 		"give the node an entry")
-	r.configure(static)
-	r.state("Ready")
+	m.configure(static)
+	m.state("Ready")
 	_, err := nodenet.Parse([]byte(strings.ReplaceAll(static, "node-2", "node-1")))
-	r.mu.Lock()
-	r.bad = err
-	r.mu.Unlock()
-	r.poke()
-	r.event("NodeInterfacesInvalid: field nodeInterfaces[0].blocks[0].ips[1].hostname: node-1 is in " +
+	m.mu.Lock()
+	m.bad = err
+	m.mu.Unlock()
+	m.poke()
+	m.event("NodeInterfacesInvalid: field nodeInterfaces[0].blocks[0].ips[1].hostname: node-1 is in " +
 		"blocks[0].ips[0].hostname already")
-	if !r.has("ens224", "10.0.0.2/24", "fd00::2/64")() {
-		t.Errorf("addresses %q", r.addrs("ens224"))
+	if !m.has("ens224", "10.0.0.2/24", "fd00::2/64")() {
+		t.Errorf("addresses %q", m.addrs("ens224"))
 	}
 }
 
 // TestU7KeptWhileConfigurationIsWrong: interfaces are kept by the last good configuration. Without
 // one, as after a start, what was set before is left alone.
 func TestU7KeptWhileConfigurationIsWrong(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	stop := r.start()
-	r.state("Ready")
+	m := newMachine(t)
+	m.configure(static)
+	stop := m.start()
+	m.state("Ready")
 	_, err := nodenet.Parse([]byte(`[{"network": "data"}]`))
-	r.mu.Lock()
-	r.bad = err
-	r.mu.Unlock()
-	r.poke()
-	r.event("NodeInterfacesInvalid: field nodeInterfaces[0].match")
-	isUp := func() bool { return r.node.Link("ens224").Attrs().Flags&net.FlagUp != 0 }
-	r.node.Down("ens224")
-	r.await("the NIC is up again", isUp)
-	r.await("with its addresses", r.has("ens224", "10.0.0.2/24", "fd00::2/64"))
+	m.mu.Lock()
+	m.bad = err
+	m.mu.Unlock()
+	m.poke()
+	m.event("NodeInterfacesInvalid: field nodeInterfaces[0].match")
+	isUp := func() bool { return m.node.Link("ens224").Attrs().Flags&net.FlagUp != 0 }
+	m.node.Down("ens224")
+	m.await("the NIC is up again", isUp)
+	m.await("with its addresses", m.has("ens224", "10.0.0.2/24", "fd00::2/64"))
 	stop()
-	r.events, r.states = nil, nil
-	r.node.Down("ens224")
-	r.start()
-	r.event("NodeInterfacesInvalid")
-	r.await("a report of the error alone", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.wrong != nil && r.states == nil
+	m.events, m.states = nil, nil
+	m.node.Down("ens224")
+	m.start()
+	m.event("NodeInterfacesInvalid")
+	m.await("a report of the error alone", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.wrong != nil && m.states == nil
 	})
-	if isUp() || !slices.Contains(r.addrs("ens224"), "10.0.0.2/24") {
-		t.Errorf("up is %v, and addresses are %q", isUp(), r.addrs("ens224"))
+	if isUp() || !slices.Contains(m.addrs("ens224"), "10.0.0.2/24") {
+		t.Errorf("up is %v, and addresses are %q", isUp(), m.addrs("ens224"))
 	}
-	r.mu.Lock()
-	r.bad = nil
-	r.mu.Unlock()
-	r.state("Ready")
+	m.mu.Lock()
+	m.bad = nil
+	m.mu.Unlock()
+	m.state("Ready")
 }
 
 // TestU7NoDefaultRoute: a router's advertisement sets none.
 func TestU7NoDefaultRoute(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	r.start()
-	r.state("Ready")
+	m := newMachine(t)
+	m.configure(static)
+	m.start()
+	m.state("Ready")
 	var value []byte
-	if err := r.node.Run(func() (err error) {
+	if err := m.node.Run(func() (err error) {
 		value, err = os.ReadFile("/proc/sys/net/ipv6/conf/ens224/accept_ra_defrtr")
 		return err
 	}); err != nil || string(value) != "0\n" {
 		t.Errorf("accept_ra_defrtr is %q, %v", value, err)
 	}
-	r.defaults()
+	m.defaults()
 }
 
 // TestU7Reboot: what was set before a boot is set anew, and nobody is accused of having taken it
 // away.
 func TestU7Reboot(t *testing.T) {
-	r := newRig(t)
-	r.configure(static)
-	stop := r.start()
-	r.state("Ready")
+	m := newMachine(t)
+	m.configure(static)
+	stop := m.start()
+	m.state("Ready")
 	stop()
-	if err := r.node.Netlink().LinkDel(r.node.Link("ens224")); err != nil {
+	if err := m.node.Netlink().LinkDel(m.node.Link("ens224")); err != nil {
 		t.Fatal(err)
 	}
-	r.node.Veth("ens224", r.lan, "port")
-	r.boot, r.states = "boot-2", nil
-	r.start()
-	r.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
-	r.told()
+	m.node.Veth("ens224", m.lan, "port")
+	m.boot, m.states = "boot-2", nil
+	m.start()
+	m.state("Ready ens224 [10.0.0.2/24 fd00::2/64]")
+	m.told()
 }
 
 // dhcp is a server in the network of the NIC.
@@ -532,115 +532,115 @@ const lent = `[{"network": "data", "match": {"name": "ens224"}, "type": "dhcp"}]
 // TestU7DHCP: the address is that of a server, renewed before it ends; no default route comes with
 // it.
 func TestU7DHCP(t *testing.T) {
-	r := newRig(t)
+	m := newMachine(t)
 	server := &dhcp{offer: net.IP{10, 7, 0, 50}, life: 10 * time.Second}
-	server.serve(t, r.lan)
-	r.configure(lent)
-	stop := r.start()
-	r.state("Ready ens224 [10.7.0.50/24]")
-	r.defaults()
-	r.await("renewed at the server", func() bool {
+	server.serve(t, m.lan)
+	m.configure(lent)
+	stop := m.start()
+	m.state("Ready ens224 [10.7.0.50/24]")
+	m.defaults()
+	m.await("renewed at the server", func() bool {
 		server.mu.Lock()
 		defer server.mu.Unlock()
 		return server.unicast > 0
 	})
-	r.state("Ready ens224 [10.7.0.50/24]")
+	m.state("Ready ens224 [10.7.0.50/24]")
 	stop()
-	kept, err := os.ReadFile(r.file)
+	kept, err := os.ReadFile(m.file)
 	if err != nil || !strings.Contains(string(kept), `"10.7.0.50/24"`) {
 		t.Errorf("remembered: %s, %v", kept, err)
 	}
 	// Another agent asks for the same address, and the server may refuse it.
-	r.start()
-	r.state("Ready ens224 [10.7.0.50/24]")
+	m.start()
+	m.state("Ready ens224 [10.7.0.50/24]")
 	server.set(func() { server.offer = net.IP{10, 7, 0, 60} })
-	r.await("the new address alone", r.has("ens224", "10.7.0.60/24"))
-	r.state("Ready ens224 [10.7.0.60/24]")
-	r.configure("[]")
-	r.await("taken back", r.has("ens224"))
-	r.told("NodeInterfaceFailed")
+	m.await("the new address alone", m.has("ens224", "10.7.0.60/24"))
+	m.state("Ready ens224 [10.7.0.60/24]")
+	m.configure("[]")
+	m.await("taken back", m.has("ens224"))
+	m.told("NodeInterfaceFailed")
 }
 
 // TestU7DHCPServerAway: an address outlives a server that is away until its time ends, and comes
 // back with the server. A carrier that came back has the address confirmed.
 func TestU7DHCPServerAway(t *testing.T) {
-	r := newRig(t)
-	r.configure(lent)
-	r.start()
-	r.event("NodeInterfaceFailed: network data: no DHCP server answers")
+	m := newMachine(t)
+	m.configure(lent)
+	m.start()
+	m.event("NodeInterfaceFailed: network data: no DHCP server answers")
 	server := &dhcp{offer: net.IP{10, 7, 0, 50}, life: time.Hour}
-	server.serve(t, r.lan)
-	r.state("Ready ens224 [10.7.0.50/24]")
+	server.serve(t, m.lan)
+	m.state("Ready ens224 [10.7.0.50/24]")
 	server.set(func() { server.asked = nil })
-	r.lan.Down("port")
-	r.state("NoCarrier ens224 [10.7.0.50/24]")
-	r.lan.Up("port")
-	r.await("confirmed", func() bool {
+	m.lan.Down("port")
+	m.state("NoCarrier ens224 [10.7.0.50/24]")
+	m.lan.Up("port")
+	m.await("confirmed", func() bool {
 		server.mu.Lock()
 		defer server.mu.Unlock()
 		return slices.Equal(server.asked, []dhcpv4.MessageType{dhcpv4.MessageTypeRequest})
 	})
-	r.state("Ready ens224 [10.7.0.50/24]")
+	m.state("Ready ens224 [10.7.0.50/24]")
 	// Its time ends while the server is silent.
 	server.set(func() { server.silent = true })
-	r.age()
-	r.await("ended", r.has("ens224"))
+	m.age()
+	m.await("ended", m.has("ens224"))
 	server.set(func() { server.silent = false })
-	r.state("Ready ens224 [10.7.0.50/24]")
+	m.state("Ready ens224 [10.7.0.50/24]")
 }
 
 // age has another agent begin with a lease whose time has come.
-func (r *rig) age() {
-	r.t.Helper()
-	r.stop()
-	raw, err := os.ReadFile(r.file)
+func (m *machine) age() {
+	m.t.Helper()
+	m.stop()
+	raw, err := os.ReadFile(m.file)
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	var m struct {
+	var saved struct {
 		Boot     string         `json:"boot"`
 		Networks nodenet.Memory `json:"networks"`
 	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		r.t.Fatal(err)
+	if err := json.Unmarshal(raw, &saved); err != nil {
+		m.t.Fatal(err)
 	}
 	past := time.Now().Add(-time.Second)
-	lease := m.Networks["data"].Lease
+	lease := saved.Networks["data"].Lease
 	lease.Renew, lease.Rebind, lease.Ends = past, past, past
-	if raw, err = json.Marshal(m); err != nil {
-		r.t.Fatal(err)
+	if raw, err = json.Marshal(saved); err != nil {
+		m.t.Fatal(err)
 	}
-	if err := os.WriteFile(r.file, raw, 0o600); err != nil {
-		r.t.Fatal(err)
+	if err := os.WriteFile(m.file, raw, 0o600); err != nil {
+		m.t.Fatal(err)
 	}
-	r.start()
+	m.start()
 }
 
 // TestU7DHCPAddressInUse: an address that another host has is declined.
 func TestU7DHCPAddressInUse(t *testing.T) {
-	r := newRig(t)
+	m := newMachine(t)
 	server := &dhcp{offer: net.IP{10, 7, 0, 1}, life: time.Hour} // its own
-	server.serve(t, r.lan)
-	r.configure(lent)
-	r.start()
-	r.await("declined", func() bool {
+	server.serve(t, m.lan)
+	m.configure(lent)
+	m.start()
+	m.await("declined", func() bool {
 		server.mu.Lock()
 		defer server.mu.Unlock()
 		return slices.Contains(server.asked, dhcpv4.MessageTypeDecline)
 	})
-	if !r.has("ens224")() {
-		t.Errorf("addresses %q", r.addrs("ens224"))
+	if !m.has("ens224")() {
+		t.Errorf("addresses %q", m.addrs("ens224"))
 	}
 	server.set(func() { server.offer = net.IP{10, 7, 0, 51} })
-	r.state("Ready ens224 [10.7.0.51/24]")
+	m.state("Ready ens224 [10.7.0.51/24]")
 }
 
 // TestU7Probe: nobody answers for a free address.
 func TestU7Probe(t *testing.T) {
-	r := newRig(t)
-	r.node.Up("ens224")
-	r.lan.Addr("port", "10.0.0.9/24")
-	ns, err := netns.Open(r.node.Path)
+	m := newMachine(t)
+	m.node.Up("ens224")
+	m.lan.Addr("port", "10.0.0.9/24")
+	ns, err := netns.Open(m.node.Path)
 	if err != nil {
 		t.Fatal(err)
 	}

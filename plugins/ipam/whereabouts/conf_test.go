@@ -213,12 +213,12 @@ func TestDocumentedConfigurations(t *testing.T) {
 	const pods = 40
 	for name, c := range documented() {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			w := newWorld(t)
 			ipam := conf{}
 			must(t, json.Unmarshal([]byte("{"+c.ipam+"}"), &ipam))
 			taken := map[netip.Addr]bool{}
 			for i := range pods {
-				p := r.pod(fmt.Sprint("p", i))
+				p := w.pod(fmt.Sprint("p", i))
 				_, err := p.Call("ADD", with(ipam))
 				if i > 0 && plugintest.Code(err) == 11 && full(c.spans, taken) {
 					return
@@ -256,7 +256,7 @@ func (s span) prefixHas(a netip.Addr) bool { return netip.MustParsePrefix(s.pref
 
 // The router's address, a next hop's and a static one are nobody's, wherever in the range they are.
 func TestReservedAddresses(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{
 		"range": "10.0.0.0/28", "gateway": "10.0.0.5",
 		"routes": list{
@@ -268,11 +268,11 @@ func TestReservedAddresses(t *testing.T) {
 	})
 	seen := map[string]bool{}
 	for i := range 10 {
-		got := addrs(t, r.pod(fmt.Sprint("p", i)), c)
+		got := addrs(t, w.pod(fmt.Sprint("p", i)), c)
 		seen[got[0].String()] = true
 		same(t, "static address", got[1].String(), "10.0.0.7")
 	}
-	_, err := r.pod("last").Add(c)
+	_, err := w.pod("last").Add(c)
 	fails(t, err, 11, "no address is free")
 	for _, a := range []string{
 		"10.0.0.0", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.15",
@@ -285,27 +285,27 @@ func TestReservedAddresses(t *testing.T) {
 }
 
 func TestGatewayGoesWithItsFamily(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	dual := conf{"range": "10.0.0.7/32", "ipRanges": list{conf{"range": "fd00::7/128"}}}
-	same(t, "IPv4", add(t, r.pod("a"),
+	same(t, "IPv4", add(t, w.pod("a"),
 		with(dual.With(conf{"gateway": "192.0.2.1", "network_name": "a"}))),
 		[]string{"10.0.0.7/32 via 192.0.2.1", "fd00::7/128"})
-	same(t, "IPv6", add(t, r.pod("b"),
+	same(t, "IPv6", add(t, w.pod("b"),
 		with(dual.With(conf{"gateway": "fd02::1", "network_name": "b"}))),
 		[]string{"10.0.0.7/32", "fd00::7/128 via fd02::1"})
-	same(t, "none", add(t, r.pod("c"), with(dual.With(conf{"network_name": "c"}))),
+	same(t, "none", add(t, w.pod("c"), with(dual.With(conf{"network_name": "c"}))),
 		[]string{"10.0.0.7/32", "fd00::7/128"})
 }
 
 // Addresses alone are given without asking anybody.
 func TestAddressesOnly(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"addresses": list{conf{"address": "10.0.0.7/24"}}, "gateway": "10.0.0.1"})
-	p := r.pod("a")
+	p := w.pod("a")
 	same(t, "address", add(t, p, c), []string{"10.0.0.7/24"})
 	must(t, p.Check(c))
 	must(t, p.Del(c))
-	must(t, r.node.Status(c))
+	must(t, w.node.Status(c))
 }
 
 // badInput is a configuration that is refused: the object ipam, and more keys beside it.
@@ -323,15 +323,15 @@ func withSecond(c conf) conf {
 // refused fails unless ADD and STATUS refuse each, and nothing is left.
 func refused(t *testing.T, inputs map[string]badInput) {
 	t.Helper()
-	r := newRig(t)
+	w := newWorld(t)
 	for name, c := range inputs {
 		t.Run(name, func(t *testing.T) {
-			_, err := r.pod("a").Add(with(c.ipam).With(c.more))
+			_, err := w.pod("a").Add(with(c.ipam).With(c.more))
 			fails(t, err, 7, c.says...)
 			if c.more == nil {
-				fails(t, r.node.Status(with(c.ipam)), 7, c.says...)
+				fails(t, w.node.Status(with(c.ipam)), 7, c.says...)
 			}
-			same(t, "left", r.anything(), []string(nil))
+			same(t, "left", w.anything(), []string(nil))
 		})
 	}
 }
@@ -487,14 +487,14 @@ func TestBadInput(t *testing.T) {
 
 // What the plugin does not know is for the binary of its name.
 func TestUnknownKeys(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	for key, ipam := range map[string]conf{
 		"colour":               {"colour": "red"},
 		"ipRanges[0].gateway":  {"ipRanges": list{conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1"}}},
 		"kubernetes.token":     {"kubernetes": conf{"token": "x"}},
 		"addresses[0].version": {"addresses": list{conf{"address": "10.0.0.1/24", "version": "4"}}},
 	} {
-		_, err := r.pod("a").Add(with(ipam))
+		_, err := w.pod("a").Add(with(ipam))
 		if err == nil || !strings.Contains(err.Error(), "unknown keys") ||
 			!strings.Contains(err.Error(), key) {
 			t.Errorf("%s: %v", key, err)
@@ -503,24 +503,24 @@ func TestUnknownKeys(t *testing.T) {
 }
 
 func TestFlatFile(t *testing.T) {
-	r := newRig(t)
-	first, second, third := r.path("first"), r.path("second"), r.path("third")
-	r.files = []string{second, third}
+	w := newWorld(t)
+	first, second, third := w.path("first"), w.path("second"), w.path("third")
+	w.files = []string{second, third}
 	c := with(conf{
 		"configuration_path": first, "ipRanges": list{}, "network_name": "",
 		"dns": conf{"nameservers": list{"192.0.2.53"}},
 	})
-	_, err := r.pod("none").Add(c)
+	_, err := w.pod("none").Add(c)
 	fails(t, err, 7, "ipam.range")
-	r.write("third", `{"range": "10.3.0.7/32", "COMMENT": "keys of others are left alone"}`)
-	same(t, "third", add(t, r.pod("a"), c), []string{"10.3.0.7/32"})
-	r.write("second", `{"range": "10.2.0.7/32", "type": "x", "configuration_path": "`+third+`"}`)
-	same(t, "second", add(t, r.pod("b"), c), []string{"10.2.0.7/32"})
-	r.write("first", `{"datastore": "kubernetes", "kubernetes": {"kubeconfig": "/x"}, "range": "10.1.0.0/24", "range_start": "10.1.0.7", "range_end": "10.1.0.8",
+	w.write("third", `{"range": "10.3.0.7/32", "COMMENT": "keys of others are left alone"}`)
+	same(t, "third", add(t, w.pod("a"), c), []string{"10.3.0.7/32"})
+	w.write("second", `{"range": "10.2.0.7/32", "type": "x", "configuration_path": "`+third+`"}`)
+	same(t, "second", add(t, w.pod("b"), c), []string{"10.2.0.7/32"})
+	w.write("first", `{"datastore": "kubernetes", "kubernetes": {"kubeconfig": "/x"}, "range": "10.1.0.0/24", "range_start": "10.1.0.7", "range_end": "10.1.0.8",
 		"exclude": ["10.1.0.8"], "gateway": "10.1.0.1", "log_file": "/tmp/whereabouts.log", "log_level": "debug", "network_name": "flat",
 		"ipRanges": [{"range": "fd00::7/128"}], "enable_overlapping_ranges": false,
 		"routes": [{"dst": "172.31.0.0/16"}], "addresses": [{"address": "192.0.2.9/24"}], "dns": {"nameservers": ["192.0.2.99"], "domain": "a.example"}}`)
-	p := r.pod("c")
+	p := w.pod("c")
 	result, err := p.Add(c)
 	must(t, err)
 	same(t, "addresses", add(t, p, c),
@@ -536,9 +536,9 @@ func TestFlatFile(t *testing.T) {
 		"exclude":  list{"10.4.0.8"}, "gateway": "10.4.0.2",
 		"addresses": list{conf{"address": "192.0.2.8/24"}},
 	})
-	same(t, "inline", add(t, r.pod("d"), with(inline)),
+	same(t, "inline", add(t, w.pod("d"), with(inline)),
 		[]string{"10.4.0.9/24 via 10.4.0.2", "fd00::8/128", "192.0.2.8/24"})
-	log := r.log.String()
+	log := w.log.String()
 	if !strings.Contains(log, "flatFile="+first) ||
 		!strings.Contains(log, "file=/tmp/whereabouts.log") {
 		t.Errorf("log:\n%s", log)
@@ -574,28 +574,28 @@ func TestBadFlatFile(t *testing.T) {
 		}, "is not a regular file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			path := r.path("flat")
+			w := newWorld(t)
+			path := w.path("flat")
 			must(t, c.make(path))
 			good := conf{"range": "10.0.0.0/24"}
-			p := r.pod("a")
+			p := w.pod("a")
 			add(t, p, with(good))
-			r.files = []string{filepath.Join(r.dir, "none"), path}
+			w.files = []string{filepath.Join(w.dir, "none"), path}
 			for _, ipam := range []conf{good, good.With(conf{"configuration_path": path})} {
-				_, err := r.pod("b").Add(with(ipam))
+				_, err := w.pod("b").Add(with(ipam))
 				fails(t, err, 7, path, c.says)
 				if err != nil && strings.Contains(err.Error(), secret) {
 					t.Errorf("it says what is in the file: %v", err)
 				}
-				fails(t, r.node.Status(with(ipam)), 7, path)
+				fails(t, w.node.Status(with(ipam)), 7, path)
 				fails(t, p.Check(with(ipam)), 7, path)
 			}
-			must(t, r.node.GC(with(good), p))
+			must(t, w.node.GC(with(good), p))
 			must(t, p.Del(with(good)))
-			same(t, "state", r.state(), "")
-			if strings.Contains(r.log.String(), secret) ||
-				!strings.Contains(r.log.String(), "done without the flat file") {
-				t.Errorf("log:\n%s", r.log.String())
+			same(t, "state", w.state(), "")
+			if strings.Contains(w.log.String(), secret) ||
+				!strings.Contains(w.log.String(), "done without the flat file") {
+				t.Errorf("log:\n%s", w.log.String())
 			}
 		})
 	}

@@ -32,8 +32,8 @@ func same(t *testing.T, what string, got, want any) {
 }
 
 func TestAddCheckDel(t *testing.T) {
-	r := newRig(t)
-	p := r.pod("a")
+	w := newWorld(t)
+	p := w.pod("a")
 	c := with(conf{
 		"range": "10.0.0.17/24", "range_start": "10.0.0.7", "range_end": "10.0.0.8",
 		"exclude": list{"10.0.0.7"}, "gateway": "10.0.0.254",
@@ -60,7 +60,7 @@ func TestAddCheckDel(t *testing.T) {
 	must(t, p.Check(c))
 	for range 2 {
 		must(t, p.Del(c))
-		same(t, "state", r.state(), "")
+		same(t, "state", w.state(), "")
 		if err := p.Check(c); err == nil || !strings.Contains(err.Error(), "holds no address") {
 			t.Errorf("CHECK after DEL: %v", err)
 		}
@@ -69,19 +69,19 @@ func TestAddCheckDel(t *testing.T) {
 
 // An ADD that is repeated gives the same.
 func TestAddAgain(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/24", "ipRanges": list{conf{"range": "fd00::/64"}}})
-	p := r.pod("a")
+	p := w.pod("a")
 	first := add(t, p, c)
 	same(t, "again", add(t, p, c), first)
 	must(t, p.Del(c))
-	same(t, "state", r.state(), "")
+	same(t, "state", w.state(), "")
 }
 
 func TestCheckFindsOtherAddress(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/29"})
-	p, q := r.pod("a"), r.pod("b")
+	p, q := w.pod("a"), w.pod("b")
 	add(t, p, c)
 	add(t, q, c)
 	p.Prev, q.Prev = q.Prev, p.Prev
@@ -96,11 +96,11 @@ func TestCheckFindsOtherAddress(t *testing.T) {
 // The network's range is given away to the last address, none of them twice, and then there is an
 // error that says what to do.
 func TestFull(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/27", "gateway": "10.0.0.1"})
 	got := map[netip.Addr]*plugintest.Pod{}
 	for i := range 29 {
-		p := r.pod(fmt.Sprint("p", i))
+		p := w.pod(fmt.Sprint("p", i))
 		a := addrs(t, p, c)[0]
 		if got[a] != nil || !netip.MustParsePrefix("10.0.0.0/27").
 			Contains(a) || slices.Contains([]string{"10.0.0.0", "10.0.0.1", "10.0.0.31"}, a.String()) {
@@ -108,27 +108,27 @@ func TestFull(t *testing.T) {
 		}
 		got[a] = p
 	}
-	q := r.pod("q")
-	before := r.state()
+	q := w.pod("q")
+	before := w.state()
 	_, err := q.Add(c)
 	fails(t, err, 11, "network net", "no address is free", "10.0.0.0/27",
 		"delete pods, or give the network a larger range")
-	same(t, "state", r.state(), before)
-	fails(t, r.node.Status(c), 50, "network net", "no address is free", "10.0.0.0/27")
+	same(t, "state", w.state(), before)
+	fails(t, w.node.Status(c), 50, "network net", "no address is free", "10.0.0.0/27")
 	freed := netip.MustParseAddr("10.0.0.20")
 	must(t, got[freed].Del(c))
-	must(t, r.node.Status(c))
+	must(t, w.node.Status(c))
 	same(t, "the address that is free", addrs(t, q, c)[0].String(), freed.String())
 }
 
 func TestAllOrNothing(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/24", "ipRanges": list{conf{"range": "fd00::1/128"}}})
-	add(t, r.pod("a"), c)
-	before := r.state()
-	_, err := r.pod("b").Add(c)
+	add(t, w.pod("a"), c)
+	before := w.state()
+	_, err := w.pod("b").Add(c)
 	fails(t, err, 11, "no address is free", "fd00::1")
-	same(t, "state", r.state(), before)
+	same(t, "state", w.state(), before)
 }
 
 // Addresses are unique where they must be, and not where they must not.
@@ -167,10 +167,10 @@ func TestSpaces(t *testing.T) {
 		"expressly unique": {conf{"enable_overlapping_ranges": true}, conf{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			w := newWorld(t)
 			one := conf{"range": "10.0.0.7/32"}
-			add(t, r.pod("a"), with(one.With(c.a)).With(conf{"name": "first"}))
-			_, err := r.pod("b").Add(with(one.With(c.b)).With(conf{"name": "second"}))
+			add(t, w.pod("a"), with(one.With(c.a)).With(conf{"name": "first"}))
+			_, err := w.pod("b").Add(with(one.With(c.b)).With(conf{"name": "second"}))
 			if c.both {
 				must(t, err)
 			} else {
@@ -192,39 +192,39 @@ func TestDelNeedsTheNameOnly(t *testing.T) {
 		"no absolute path": {"configuration_path": "flat"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			w := newWorld(t)
 			if ipam["configuration_path"] == "FLAT" {
-				ipam["configuration_path"] = r.write("flat", "{")
+				ipam["configuration_path"] = w.write("flat", "{")
 			}
-			p, q := r.pod("a"), r.pod("b")
+			p, q := w.pod("a"), w.pod("b")
 			add(t, p, good)
 			add(t, q, good)
 			p.Prev, p.NetNS, p.Args = nil, "", "?"
 			must(t, p.Del(with(ipam)))
 			must(t, p.Del(with(ipam)))
-			must(t, r.node.GC(with(ipam)))
-			same(t, "state", r.state(), "")
+			must(t, w.node.GC(with(ipam)))
+			same(t, "state", w.state(), "")
 		})
 	}
 }
 
 func TestGC(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/24"})
 	other := c.With(conf{"name": "other"})
-	p, q, s := r.pod("a"), r.pod("b"), r.pod("c")
+	p, q, s := w.pod("a"), w.pod("b"), w.pod("c")
 	add(t, p, c)
 	add(t, q, c)
 	add(t, s, other)
-	must(t, r.node.GC(c, p))
+	must(t, w.node.GC(c, p))
 	must(t, p.Check(c))
 	must(t, s.Check(other))
 	if err := q.Check(c); err == nil {
 		t.Error("what is not valid still holds its address")
 	}
-	must(t, r.node.GC(c))
-	must(t, r.node.GC(other))
-	same(t, "state", r.state(), "")
+	must(t, w.node.GC(c))
+	must(t, w.node.GC(other))
+	same(t, "state", w.state(), "")
 }
 
 func TestRequests(t *testing.T) {
@@ -290,14 +290,14 @@ func TestWrongRequests(t *testing.T) {
 		"not a list":       {"", conf{"runtimeConfig": conf{"ips": "10.0.0.7"}}, 7, `runtimeConfig.ips`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			p := r.pod("a")
+			w := newWorld(t)
+			p := w.pod("a")
 			if c.args != "" {
 				p.Args += ";" + c.args
 			}
 			_, err := p.Add(twoRanges().With(c.more))
 			fails(t, err, c.code, c.says)
-			same(t, "left", r.anything(), []string(nil))
+			same(t, "left", w.anything(), []string(nil))
 		})
 	}
 }
@@ -310,8 +310,8 @@ type requested struct {
 }
 
 func (c requested) test(t *testing.T) {
-	r := newRig(t)
-	p := r.pod("a")
+	w := newWorld(t)
+	p := w.pod("a")
 	if c.args != "" {
 		p.Args += ";" + c.args
 	}
@@ -322,7 +322,7 @@ func (c requested) test(t *testing.T) {
 		}
 	}
 	must(t, p.Check(twoRanges()))
-	q := r.pod("b")
+	q := w.pod("b")
 	q.Args = p.Args
 	_, err := q.Add(twoRanges().With(c.more))
 	fails(t, err, 11, "the address is taken", "delete the pod that has it, or ask for another one",
@@ -331,12 +331,12 @@ func (c requested) test(t *testing.T) {
 
 // A runtime that does not say IgnoreUnknown still may name the pod.
 func TestArgsOfTheReference(t *testing.T) {
-	r := newRig(t)
-	p := r.pod("a")
+	w := newWorld(t)
+	p := w.pod("a")
 	p.Args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=a;K8S_POD_INFRA_CONTAINER_ID=x;K8S_POD_UID=y"
 	add(t, p, with(conf{"range": "10.0.0.0/24"}))
 	p.Args = "COLOUR=red"
-	_, err := r.pod("b").Add(with(conf{"range": "10.0.0.0/24"}))
+	_, err := w.pod("b").Add(with(conf{"range": "10.0.0.0/24"}))
 	must(t, err)
 	_, err = p.Add(with(conf{"range": "10.0.0.0/24"}))
 	fails(t, err, 4, "COLOUR")
@@ -349,17 +349,17 @@ func claiming(name string) conf {
 // TestS46IPAMClaim: the addresses of a claim outlive the pod, and are nobody else's until the claim
 // is deleted.
 func TestS46IPAMClaim(t *testing.T) {
-	r := newRig(t)
-	r.claim("vm", conf{"network": "net", "interface": "net1"})
+	w := newWorld(t)
+	w.claim("vm", conf{"network": "net", "interface": "net1"})
 	c := with(conf{"range": "10.0.0.0/29", "ipRanges": list{conf{"range": "fd00::/64"}}})
-	p := r.pod("a")
+	p := w.pod("a")
 	first := add(t, p, c.With(claiming("vm")))
-	same(t, "status.ips", r.claimed("vm").IPs, first)
-	same(t, "status.ownerPod", r.claimed("vm").OwnerPod, "a")
-	q := r.pod("b") // a migration is from one to the other
+	same(t, "status.ips", w.claimed("vm").IPs, first)
+	same(t, "status.ownerPod", w.claimed("vm").OwnerPod, "a")
+	q := w.pod("b") // a migration is from one to the other
 	same(t, "next pod", add(t, q, c.With(claiming("vm"))), first)
-	same(t, "status.ownerPod", r.claimed("vm").OwnerPod, "b")
-	_, err := r.pod("thief").Add(c.With(claiming("vm")))
+	same(t, "status.ownerPod", w.claimed("vm").OwnerPod, "b")
+	_, err := w.pod("thief").Add(c.With(claiming("vm")))
 	fails(t, err, 11, "the address is taken")
 	must(t, p.Check(c))
 	must(t, p.Del(c.With(claiming("vm"))))
@@ -367,35 +367,35 @@ func TestS46IPAMClaim(t *testing.T) {
 	must(t, q.Del(c)) // whether DEL names the claim does not matter
 	// Nobody else gets it.
 	for i := range 5 {
-		if got := add(t, r.pod(fmt.Sprint("other", i)), c); got[0] == first[0] || got[1] == first[1] {
+		if got := add(t, w.pod(fmt.Sprint("other", i)), c); got[0] == first[0] || got[1] == first[1] {
 			t.Errorf("%v is the claim's", got)
 		}
 	}
-	_, err = r.pod("last").Add(c)
+	_, err = w.pod("last").Add(c)
 	fails(t, err, 11, "no address is free")
-	same(t, "back again", add(t, r.pod("d"), c.With(claiming("vm"))), first)
+	same(t, "back again", add(t, w.pod("d"), c.With(claiming("vm"))), first)
 }
 
 func TestS46IPRequestsOfAClaim(t *testing.T) {
-	r := newRig(t)
-	r.claim("vm", conf{"network": "net", "interface": "net1", "ipRequests": list{"10.0.0.7/24"}})
+	w := newWorld(t)
+	w.claim("vm", conf{"network": "net", "interface": "net1", "ipRequests": list{"10.0.0.7/24"}})
 	c := with(conf{"range": "10.0.0.0/24"})
 	for i := range 3 { // the node has the block of that address for itself
-		p := r.pod(fmt.Sprint("other", i))
+		p := w.pod(fmt.Sprint("other", i))
 		p.Args += fmt.Sprint(";IP=10.0.0.", i+1)
 		add(t, p, c)
 	}
-	same(t, "address", add(t, r.pod("a"), c.With(claiming("vm"))), []string{"10.0.0.7/24"})
+	same(t, "address", add(t, w.pod("a"), c.With(claiming("vm"))), []string{"10.0.0.7/24"})
 	for i := range 3 {
-		must(t, r.pod(fmt.Sprint("other", i)).Check(c))
+		must(t, w.pod(fmt.Sprint("other", i)).Check(c))
 	}
-	same(t, "status.ips", r.claimed("vm").IPs, []string{"10.0.0.7/24"})
-	r.claim("wrong", conf{"network": "net", "interface": "net1", "ipRequests": list{"10.0.1.7/24"}})
-	_, err := r.pod("b").Add(c.With(claiming("wrong")))
+	same(t, "status.ips", w.claimed("vm").IPs, []string{"10.0.0.7/24"})
+	w.claim("wrong", conf{"network": "net", "interface": "net1", "ipRequests": list{"10.0.1.7/24"}})
+	_, err := w.pod("b").Add(c.With(claiming("wrong")))
 	fails(t, err, 7, `IPAMClaim wrong spec.ipRequests[0] "10.0.1.7/24": is in none of the ranges`)
 	// The range has changed since.
-	must(t, r.pod("a").Del(c))
-	_, err = r.pod("c").Add(with(conf{"range": "10.1.0.0/24"}).With(claiming("vm")))
+	must(t, w.pod("a").Del(c))
+	_, err = w.pod("c").Add(with(conf{"range": "10.1.0.0/24"}).With(claiming("vm")))
 	fails(t, err, 7, `IPAMClaim vm status.ips[0] "10.0.0.7/24": is in none of the ranges`)
 }
 
@@ -405,21 +405,21 @@ func TestR6TwoSandboxesOfAClaim(t *testing.T) {
 	c := with(conf{"range": "10.0.0.0/29"}).With(claiming("vm"))
 	for name, order := range map[string][]int{"source first": {0, 1}, "target first": {1, 0}} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.claim("vm", conf{"network": "net", "interface": "net1"})
-			pods := []*plugintest.Pod{r.pod("source"), r.pod("target")}
+			w := newWorld(t)
+			w.claim("vm", conf{"network": "net", "interface": "net1"})
+			pods := []*plugintest.Pod{w.pod("source"), w.pod("target")}
 			first := add(t, pods[0], c)
 			same(t, "target", add(t, pods[1], c), first)
 			same(t, "target, repeated", add(t, pods[1], c), first)
 			must(t, pods[order[0]].Del(c))
 			must(t, pods[order[0]].Del(c))
 			must(t, pods[order[1]].Check(c))
-			other := r.pod("other")
+			other := w.pod("other")
 			if got := add(t, other, with(conf{"range": "10.0.0.0/29"})); got[0] == first[0] {
 				t.Errorf("%v is that of the claim", got)
 			}
 			same(t, "migrated back", add(t, pods[order[0]], c), first)
-			must(t, r.node.GC(c, pods[order[0]], other))
+			must(t, w.node.GC(c, pods[order[0]], other))
 			must(t, pods[order[0]].Check(c))
 			if err := pods[order[1]].Check(c); err == nil {
 				t.Error("what is not valid still holds the claim's address")
@@ -431,56 +431,56 @@ func TestR6TwoSandboxesOfAClaim(t *testing.T) {
 // TestR6ClaimOfAnotherNetwork: a claim is of the network that its spec names, by the name of the
 // configuration.
 func TestR6ClaimOfAnotherNetwork(t *testing.T) {
-	r := newRig(t)
-	r.claim("vm", conf{"network": "tenantred", "interface": "net1"})
+	w := newWorld(t)
+	w.claim("vm", conf{"network": "tenantred", "interface": "net1"})
 	c := with(conf{"range": "10.0.0.0/24"}).With(claiming("vm"))
-	_, err := r.pod("a").Add(c)
+	_, err := w.pod("a").Add(c)
 	fails(t, err, 7, `args.cni.ipam-claim-reference "vm"`, `"tenantred"`, `this network is "net"`)
-	same(t, "state", r.state(), "")
-	add(t, r.pod("b"), c.With(conf{"name": "tenantred"}))
+	same(t, "state", w.state(), "")
+	add(t, w.pod("b"), c.With(conf{"name": "tenantred"}))
 }
 
 func TestS46ClaimThatIsNotThere(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/24"})
-	_, err := r.pod("a").Add(c.With(claiming("none")))
+	_, err := w.pod("a").Add(c.With(claiming("none")))
 	fails(t, err, 7, `args.cni.ipam-claim-reference "none": there is no such IPAMClaim in namespace `+
 		`default`)
-	_, err = r.pod("a").Add(c.With(claiming("../x")))
+	_, err = w.pod("a").Add(c.With(claiming("../x")))
 	fails(t, err, 7, `args.cni.ipam-claim-reference "../x"`)
-	_, err = r.pod("a").Add(c.With(conf{"args": conf{"cni": conf{"ipam-claim-reference": 5}}}))
+	_, err = w.pod("a").Add(c.With(conf{"args": conf{"cni": conf{"ipam-claim-reference": 5}}}))
 	fails(t, err, 7, "args.cni.ipam-claim-reference 5")
-	p := r.pod("a")
+	p := w.pod("a")
 	p.Args = ""
 	_, err = p.Add(c.With(claiming("vm")))
 	fails(t, err, 4, "K8S_POD_NAMESPACE", "vm")
-	same(t, "left", r.anything(), []string(nil))
+	same(t, "left", w.anything(), []string(nil))
 }
 
 // An ADD that cannot publish the addresses of a claim gives them back.
 func TestClaimThatCannotBePublished(t *testing.T) {
-	r := newRig(t)
-	r.claim("vm", conf{"network": "net", "interface": "net1"})
-	r.objects = &broken{objects: r.manifests, publish: errors.New("disk is full")}
+	w := newWorld(t)
+	w.claim("vm", conf{"network": "net", "interface": "net1"})
+	w.objects = &broken{objects: w.manifests, publish: errors.New("disk is full")}
 	c := with(conf{"range": "10.0.0.0/24"})
-	_, err := r.pod("a").Add(c.With(claiming("vm")))
+	_, err := w.pod("a").Add(c.With(claiming("vm")))
 	fails(t, err, 999, "network net", "publish addresses: disk is full")
-	same(t, "state", r.state(), "")
-	r.objects = r.manifests
-	add(t, r.pod("b"), c.With(claiming("vm")))
+	same(t, "state", w.state(), "")
+	w.objects = w.manifests
+	add(t, w.pod("b"), c.With(claiming("vm")))
 }
 
 // Each step of an ADD may fail: nothing is left of it.
 func TestFailEachStep(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/24", "ipRanges": list{conf{"range": "fd00::/64"}}})
-	add(t, r.pod("a"), c)
-	p := r.pod("b")
+	add(t, w.pod("a"), c)
+	p := w.pod("b")
 	boom := errors.New("boom")
-	before := r.state()
+	before := w.state()
 	for step := 0; ; step++ {
 		left := step
-		r.step = func(string) error {
+		w.step = func(string) error {
 			if left--; left == -1 {
 				return boom
 			}
@@ -494,62 +494,62 @@ func TestFailEachStep(t *testing.T) {
 			}
 			break
 		}
-		r.step = nil
+		w.step = nil
 		if !errors.Is(err, boom) {
 			t.Fatalf("step %d: %v", step, err)
 		}
-		same(t, fmt.Sprint("state after step ", step), r.state(), before)
+		same(t, fmt.Sprint("state after step ", step), w.state(), before)
 	}
-	r.step = nil
+	w.step = nil
 	must(t, p.Del(c))
 	// A range that the node has no block of yet.
-	if steps := p.FailEachStep(t, with(conf{"range": "10.1.0.0/24"}), r.state); steps == 0 {
+	if steps := p.FailEachStep(t, with(conf{"range": "10.1.0.0/24"}), w.state); steps == 0 {
 		t.Error("an ADD does not look at its context")
 	}
 }
 
 // While the API is away, blocks that the node has keep giving; all else is "try again later".
 func TestAPIAway(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/28"})
-	add(t, r.pod("a"), c)
-	away, err := kube.NewAPI(kube.APIOptions{Kubeconfig: r.write("kubeconfig", `{"apiVersion":"v1","kind":"Config","current-context":"c",
+	add(t, w.pod("a"), c)
+	away, err := kube.NewAPI(kube.APIOptions{Kubeconfig: w.write("kubeconfig", `{"apiVersion":"v1","kind":"Config","current-context":"c",
 		"clusters":[{"name":"k","cluster":{"server":"http://127.0.0.1:1"}}],"users":[{"name":"u","user":{"token":"t0ken"}}],
 		"contexts":[{"name":"c","context":{"cluster":"k","user":"u"}}]}`), Timeout: 200 * time.Millisecond})
 	must(t, err)
-	r.objects = away
-	p := r.pod("b")
+	w.objects = away
+	p := w.pod("b")
 	add(t, p, c)
 	must(t, p.Check(c))
-	must(t, r.node.Status(c))
+	must(t, w.node.Status(c))
 	elsewhere := with(conf{"range": "10.1.0.0/24"})
-	_, err = r.pod("c").Add(elsewhere)
+	_, err = w.pod("c").Add(elsewhere)
 	fails(t, err, 11, "network net", "127.0.0.1:1")
-	must(t, r.node.Status(elsewhere)) // it asks nobody
+	must(t, w.node.Status(elsewhere)) // it asks nobody
 	must(t, p.Del(c))
-	fails(t, r.node.GC(c), 11, "127.0.0.1:1") // there may be addresses elsewhere
-	same(t, "state", r.state(), "")
+	fails(t, w.node.GC(c), 11, "127.0.0.1:1") // there may be addresses elsewhere
+	same(t, "state", w.state(), "")
 }
 
 func TestLog(t *testing.T) {
-	r := newRig(t)
+	w := newWorld(t)
 	c := with(conf{
 		"range": "10.0.0.1/32", "node_slice_size": "/28", "leader_lease_duration": 1500,
 		"datastore": "kubernetes", "etcd_host": "x",
 	})
-	add(t, r.pod("a"), c)
-	got := r.log.String()
+	add(t, w.pod("a"), c)
+	got := w.log.String()
 	if !strings.Contains(got, `keys="[leader_lease_duration node_slice_size datastore etcd_host]"`) ||
 		strings.Contains(got, "duration=") {
 		t.Errorf("log without a file of its own:\n%s", got)
 	}
-	r.log.Reset()
+	w.log.Reset()
 	own := with(conf{"range": "10.0.0.1/32", "log_file": "/var/log/whereabouts.log"})
-	p := r.pod("b")
+	p := w.pod("b")
 	_, err := p.Add(own)
 	fails(t, err, 11)
 	must(t, p.Del(own))
-	lines := strings.Split(strings.TrimSpace(r.log.String()), "\n")
+	lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
 	for i, want := range [][]string{
 		{
 			"level=ERROR", "msg=ADD", "network=net", "container=b", "interface=net1", "pod=default/b",
@@ -561,18 +561,18 @@ func TestLog(t *testing.T) {
 	} {
 		for _, word := range want {
 			if i >= len(lines) || !strings.Contains(lines[i], word) {
-				t.Errorf("line %d lacks %s:\n%s", i, word, r.log.String())
+				t.Errorf("line %d lacks %s:\n%s", i, word, w.log.String())
 			}
 		}
 	}
 }
 
 func TestOpenFails(t *testing.T) {
-	r := newRig(t)
-	must(t, os.WriteFile(r.path("state"), nil, 0o600)) // no directory can be there
-	p := r.pod("a")
+	w := newWorld(t)
+	must(t, os.WriteFile(w.path("state"), nil, 0o600)) // no directory can be there
+	p := w.pod("a")
 	_, err := p.Add(with(conf{"range": "10.0.0.0/24"}))
-	fails(t, err, 999, "network net", r.path("state"))
+	fails(t, err, 999, "network net", w.path("state"))
 	if coded, ok := errors.AsType[*types.Error](err); ok {
 		t.Errorf("what has no code of its own is given %v", coded)
 	}
@@ -580,8 +580,8 @@ func TestOpenFails(t *testing.T) {
 
 // DEL gives the addresses back, whatever key has gone from the configuration since.
 func TestDelWithoutEachKey(t *testing.T) {
-	r := newRig(t)
-	flat := r.write("flat", `{"network_name":"flat"}`)
+	w := newWorld(t)
+	flat := w.write("flat", `{"network_name":"flat"}`)
 	c := with(conf{
 		"range": "10.0.0.0/24", "range_start": "10.0.0.7", "range_end": "10.0.0.99",
 		"exclude": list{"10.0.0.8"}, "ipRanges": list{conf{"range": "fd00::/64"}},
@@ -598,14 +598,14 @@ func TestDelWithoutEachKey(t *testing.T) {
 	})
 	plugintest.WithoutEachKey[whereabouts.Conf](t, "ipam", []conf{c},
 		func(t *testing.T, key string, with, without conf) {
-			p := r.pod("a")
+			p := w.pod("a")
 			_, err := p.Add(with)
 			must(t, err)
-			if r.state() == "" {
+			if w.state() == "" {
 				t.Fatal("ADD took no address")
 			}
 			p.Prev = nil
 			must(t, p.Del(without))
-			same(t, "state without "+key, r.state(), "")
+			same(t, "state without "+key, w.state(), "")
 		})
 }

@@ -29,8 +29,8 @@ const (
 	tidying = time.Minute
 )
 
-// rig is the cluster for one test, which has a Kubernetes namespace of its own.
-type rig struct {
+// workspace is a Kubernetes namespace of the cluster, which one test has to itself.
+type workspace struct {
 	t         *testing.T
 	ctx       context.Context
 	cluster   *lab.Cluster
@@ -39,79 +39,79 @@ type rig struct {
 	apiDown   bool // the API server is stopped
 }
 
-// newRig makes the test's namespace. When the test ends, its pods are deleted, and the test fails
-// if anything of them is left.
-func newRig(t *testing.T) *rig {
+// newWorkspace makes the test's namespace. When the test ends, its pods are deleted, and the test
+// fails if anything of them is left.
+func newWorkspace(t *testing.T) *workspace {
 	t.Helper()
-	return newRigFor(t, patience)
+	return newWorkspaceFor(t, patience)
 }
 
-// newRigFor is newRig for a test that may take that long.
-func newRigFor(t *testing.T, d time.Duration) *rig {
+// newWorkspaceFor is newWorkspace for a test that may take that long.
+func newWorkspaceFor(t *testing.T, d time.Duration) *workspace {
 	t.Helper()
-	r := &rig{t: t, cluster: shared.Get(t)}
-	r.node = r.cluster.Nodes()[0]
+	w := &workspace{t: t, cluster: shared.Get(t)}
+	w.node = w.cluster.Nodes()[0]
 	ctx, cancel := context.WithTimeout(context.Background(), d)
-	r.ctx = ctx
-	r.namespace = r.newNamespace(strings.TrimPrefix(t.Name(), "Test"))
+	w.ctx = ctx
+	w.namespace = w.newNamespace(strings.TrimPrefix(t.Name(), "Test"))
 	t.Cleanup(func() {
 		cancel()
-		r.cleanUp()
+		w.cleanUp()
 	})
-	return r
+	return w
 }
 
 // newNamespace makes a namespace, and waits for the account that no pod is admitted without.
-func (r *rig) newNamespace(name string) string {
-	r.t.Helper()
+func (w *workspace) newNamespace(name string) string {
+	w.t.Helper()
 	name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(name))
-	client := r.cluster.Client().CoreV1()
+	client := w.cluster.Client().CoreV1()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := client.Namespaces().Create(r.ctx, namespace, metav1.CreateOptions{}); err != nil {
-		r.t.Fatal(err)
+	if _, err := client.Namespaces().Create(w.ctx, namespace, metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
 	}
-	r.eventually("the service account of namespace "+name, func() error {
-		_, err := client.ServiceAccounts(name).Get(r.ctx, "default", metav1.GetOptions{})
+	w.eventually("the service account of namespace "+name, func() error {
+		_, err := client.ServiceAccounts(name).Get(w.ctx, "default", metav1.GetOptions{})
 		return err
 	})
 	return name
 }
 
-func (r *rig) cleanUp() {
+func (w *workspace) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if r.t.Failed() {
-		r.dump(ctx)
+	if w.t.Failed() {
+		w.dump(ctx)
 	}
-	namespaces, err := r.cluster.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	namespaces, err := w.cluster.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		r.t.Error(err)
+		w.t.Error(err)
 		return
 	}
 	for _, namespace := range namespaces.Items {
-		if err := deletePods(ctx, r.cluster, namespace.Name); err != nil {
-			r.t.Errorf("delete pods: %v", err)
+		if err := deletePods(ctx, w.cluster, namespace.Name); err != nil {
+			w.t.Errorf("delete pods: %v", err)
 		}
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), tidying)
 	defer cancel()
-	if err := waitClean(ctx, r.node); err != nil {
-		r.t.Error(err)
-		r.dump(context.Background())
+	if err := waitClean(ctx, w.node); err != nil {
+		w.t.Error(err)
+		w.dump(context.Background())
 		// One failure is enough: later tests are judged by what they leave themselves.
-		if left, err := leftovers(context.Background(), r.node); err == nil {
+		if left, err := leftovers(context.Background(), w.node); err == nil {
 			clean = left
 		}
 	}
 }
 
 // dump shows what a failed test left; the lab adds the ends of its own logs.
-func (r *rig) dump(ctx context.Context) {
-	events, err := r.cluster.Kubectl(ctx, "get", "pods,events", "--namespace="+r.namespace,
+func (w *workspace) dump(ctx context.Context) {
+	events, err := w.cluster.Kubectl(ctx, "get", "pods,events", "--namespace="+w.namespace,
 		"--output=wide")
-	r.t.Logf("pods and events of %s (%v):\n%s", r.namespace, err, lastLines(events, 60))
-	text, err := os.ReadFile(r.node.Path(logFile))
-	r.t.Logf("%s ends (%v):\n%s", logFile, err, lastLines(string(text), 60))
+	w.t.Logf("pods and events of %s (%v):\n%s", w.namespace, err, lastLines(events, 60))
+	text, err := os.ReadFile(w.node.Path(logFile))
+	w.t.Logf("%s ends (%v):\n%s", logFile, err, lastLines(string(text), 60))
 }
 
 func lastLines(text string, n int) string {
@@ -141,14 +141,14 @@ func deletePods(ctx context.Context, cluster *lab.Cluster, namespace string) err
 }
 
 // eventually repeats a check until it returns no error.
-func (r *rig) eventually(what string, check func() error) {
-	r.t.Helper()
-	r.within(patience, what, check)
+func (w *workspace) eventually(what string, check func() error) {
+	w.t.Helper()
+	w.within(patience, what, check)
 }
 
-func (r *rig) within(d time.Duration, what string, check func() error) {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.ctx, d)
+func (w *workspace) within(d time.Duration, what string, check func() error) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, d)
 	defer cancel()
 	for {
 		err := check()
@@ -157,26 +157,26 @@ func (r *rig) within(d time.Duration, what string, check func() error) {
 		}
 		select {
 		case <-ctx.Done():
-			r.t.Fatalf("%s: %v, and it does not change", what, err)
+			w.t.Fatalf("%s: %v, and it does not change", what, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-func (r *rig) must(err error) {
-	r.t.Helper()
+func (w *workspace) must(err error) {
+	w.t.Helper()
 	if err != nil {
-		r.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 }
 
 // nad makes a NAD of the test's namespace, or of that which the name has; annotations are keys and
 // values in turn.
-func (r *rig) nad(name, config string, annotations ...string) {
-	r.t.Helper()
+func (w *workspace) nad(name, config string, annotations ...string) {
+	w.t.Helper()
 	namespace, bare, ok := strings.Cut(name, "/")
 	if !ok {
-		namespace, bare = r.namespace, name
+		namespace, bare = w.namespace, name
 	}
 	object := &nadv1.NetworkAttachmentDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: nadv1.GroupName + "/" + nadv1.Version, Kind: nadv1.Kind},
@@ -187,10 +187,10 @@ func (r *rig) nad(name, config string, annotations ...string) {
 		object.Annotations[pair[0]] = pair[1]
 	}
 	data, err := json.Marshal(object)
-	r.must(err)
+	w.must(err)
 	path := fmt.Sprintf("/apis/%s/%s/namespaces/%s/%s",
 		nadv1.GroupName, nadv1.Version, namespace, nadv1.Resource)
-	r.must(r.cluster.Client().CoreV1().RESTClient().Post().AbsPath(path).Body(data).Do(r.ctx).Error())
+	w.must(w.cluster.Client().CoreV1().RESTClient().Post().AbsPath(path).Body(data).Do(w.ctx).Error())
 }
 
 // macvlan is the configuration of a NAD over eth1 with host-local addresses.
@@ -200,62 +200,62 @@ func macvlan(subnet string) string {
 }
 
 // pod is a pod of the test's namespace that asks for networks; none if that is empty.
-func (r *rig) pod(name, networks string) *corev1.Pod {
+func (w *workspace) pod(name, networks string) *corev1.Pod {
 	annotations := map[string]string{}
 	if networks != "" {
 		annotations[nadv1.NetworksAnnotation] = networks
 	}
-	return lab.Pod(r.namespace, name, annotations)
+	return lab.Pod(w.namespace, name, annotations)
 }
 
 // create makes pods and does not wait.
-func (r *rig) create(pods ...*corev1.Pod) {
-	r.t.Helper()
+func (w *workspace) create(pods ...*corev1.Pod) {
+	w.t.Helper()
 	for _, pod := range pods {
-		_, err := r.cluster.Client().CoreV1().Pods(pod.Namespace).
-			Create(r.ctx, pod, metav1.CreateOptions{})
-		r.must(err)
+		_, err := w.cluster.Client().CoreV1().Pods(pod.Namespace).
+			Create(w.ctx, pod, metav1.CreateOptions{})
+		w.must(err)
 	}
 }
 
 // run makes a pod and waits until it runs.
-func (r *rig) run(pod *corev1.Pod) *corev1.Pod {
-	r.t.Helper()
-	r.create(pod)
-	return r.running(pod.Namespace, pod.Name)
+func (w *workspace) run(pod *corev1.Pod) *corev1.Pod {
+	w.t.Helper()
+	w.create(pod)
+	return w.running(pod.Namespace, pod.Name)
 }
 
-func (r *rig) running(namespace, name string) *corev1.Pod {
-	r.t.Helper()
-	pod, err := r.cluster.WaitPodRunning(r.ctx, namespace, name)
-	r.must(err)
+func (w *workspace) running(namespace, name string) *corev1.Pod {
+	w.t.Helper()
+	pod, err := w.cluster.WaitPodRunning(w.ctx, namespace, name)
+	w.must(err)
 	return pod
 }
 
 // delete deletes a pod and waits until it is gone.
-func (r *rig) delete(name string) {
-	r.t.Helper()
-	r.must(r.cluster.Client().CoreV1().Pods(r.namespace).Delete(r.ctx, name, metav1.DeleteOptions{}))
-	r.must(r.cluster.WaitPodGone(r.ctx, r.namespace, name))
+func (w *workspace) delete(name string) {
+	w.t.Helper()
+	w.must(w.cluster.Client().CoreV1().Pods(w.namespace).Delete(w.ctx, name, metav1.DeleteOptions{}))
+	w.must(w.cluster.WaitPodGone(w.ctx, w.namespace, name))
 }
 
 // clean fails the test unless soon nothing of any pod is on the node.
-func (r *rig) clean() {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.ctx, tidying)
+func (w *workspace) clean() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, tidying)
 	defer cancel()
-	if err := waitClean(ctx, r.node); err != nil {
-		r.t.Error(err)
+	if err := waitClean(ctx, w.node); err != nil {
+		w.t.Error(err)
 	}
 }
 
 // apply applies a file of conf, as it is but for what this node lacks: its images are not here, nor
 // are ipvlan and the interfaces of other nodes. Of a file with several objects keep names those
 // that count; none: all.
-func (r *rig) apply(file string, keep ...string) {
-	r.t.Helper()
+func (w *workspace) apply(file string, keep ...string) {
+	w.t.Helper()
 	data, err := os.ReadFile(filepath.Join(root(), "conf", file))
-	r.must(err)
+	w.must(err)
 	var objects []string
 	for object := range strings.SplitSeq(string(data), "\n---\n") {
 		if len(keep) == 0 || slices.ContainsFunc(keep, func(name string) bool {
@@ -267,21 +267,21 @@ func (r *rig) apply(file string, keep ...string) {
 	adapted := strings.NewReplacer(
 		"image: nginx", "image: "+lab.ToolImage+"\n    imagePullPolicy: Never",
 		`"type": "ipvlan"`, `"type": "macvlan"`, `"mode": "l2"`, `"mode": "bridge"`, "ens224", "eth1",
-		"namespace: default", "namespace: "+r.namespace, "networks: default/",
-		"networks: "+r.namespace+"/",
+		"namespace: default", "namespace: "+w.namespace, "networks: default/",
+		"networks: "+w.namespace+"/",
 	).Replace(strings.Join(objects, "\n---\n"))
-	path := filepath.Join(r.t.TempDir(), "objects.yaml")
-	r.must(os.WriteFile(path, []byte(adapted), 0o600))
-	_, err = r.cluster.Kubectl(r.ctx, "apply", "--namespace="+r.namespace, "--filename="+path)
-	r.must(err)
+	path := filepath.Join(w.t.TempDir(), "objects.yaml")
+	w.must(os.WriteFile(path, []byte(adapted), 0o600))
+	_, err = w.cluster.Kubectl(w.ctx, "apply", "--namespace="+w.namespace, "--filename="+path)
+	w.must(err)
 }
 
 // ip runs ip in the network namespace of a pod, and returns the lines that it prints.
-func (r *rig) ip(pod, args string) []string {
-	r.t.Helper()
-	out, err := r.node.PodRun(r.ctx, r.namespace, pod,
+func (w *workspace) ip(pod, args string) []string {
+	w.t.Helper()
+	out, err := w.node.PodRun(w.ctx, w.namespace, pod,
 		append([]string{"ip"}, strings.Fields(args)...)...)
-	r.must(err)
+	w.must(err)
 	var lines []string
 	for line := range strings.Lines(out) {
 		lines = append(lines, strings.Join(strings.Fields(line), " "))
@@ -323,12 +323,12 @@ func parseLinks(text string) ([]link, error) {
 }
 
 // links are a pod's interfaces but lo, by name.
-func (r *rig) links(pod string) map[string]link {
-	r.t.Helper()
-	out, err := r.node.PodRun(r.ctx, r.namespace, pod, "ip", "-json", "address")
-	r.must(err)
+func (w *workspace) links(pod string) map[string]link {
+	w.t.Helper()
+	out, err := w.node.PodRun(w.ctx, w.namespace, pod, "ip", "-json", "address")
+	w.must(err)
 	links, err := parseLinks(out)
-	r.must(err)
+	w.must(err)
 	byName := map[string]link{}
 	for _, l := range links {
 		if l.Name != "lo" {
@@ -340,65 +340,65 @@ func (r *rig) links(pod string) map[string]link {
 
 // addressIn is the only address of a link, without prefix length. The test fails where it is not in
 // the subnet.
-func (r *rig) addressIn(l link, subnet string) string {
-	r.t.Helper()
+func (w *workspace) addressIn(l link, subnet string) string {
+	w.t.Helper()
 	addresses := l.global()
 	if len(addresses) != 1 {
-		r.t.Fatalf("%s has addresses %q, want one of %s", l.Name, addresses, subnet)
+		w.t.Fatalf("%s has addresses %q, want one of %s", l.Name, addresses, subnet)
 	}
 	prefix, err := netip.ParsePrefix(addresses[0])
-	r.must(err)
+	w.must(err)
 	if want := netip.MustParsePrefix(subnet); prefix.Masked() != want {
-		r.t.Errorf("%s has address %s, want one of %s", l.Name, prefix, want)
+		w.t.Errorf("%s has address %s, want one of %s", l.Name, prefix, want)
 	}
 	return prefix.Addr().String()
 }
 
 // hasLinks fails the test unless the pod has exactly these interfaces, each with one address of the
 // subnet: "net1 10.1.0.0/24". eth0, which every pod has, need not be named.
-func (r *rig) hasLinks(pod string, want ...string) map[string]link {
-	r.t.Helper()
-	links := r.links(pod)
+func (w *workspace) hasLinks(pod string, want ...string) map[string]link {
+	w.t.Helper()
+	links := w.links(pod)
 	for _, item := range append([]string{"eth0 10.244.0.0/16"}, want...) {
 		name, subnet, _ := strings.Cut(item, " ")
 		l, ok := links[name]
 		if !ok {
-			r.t.Errorf("pod %s has no %s", pod, name)
+			w.t.Errorf("pod %s has no %s", pod, name)
 			continue
 		}
 		if l.State != "UP" {
-			r.t.Errorf("%s of pod %s is %s, want UP", name, pod, l.State)
+			w.t.Errorf("%s of pod %s is %s, want UP", name, pod, l.State)
 		}
-		r.addressIn(l, subnet)
+		w.addressIn(l, subnet)
 	}
 	if len(links) != len(want)+1 {
-		r.t.Errorf("pod %s has interfaces %v, want eth0 and %q", pod, links, want)
+		w.t.Errorf("pod %s has interfaces %v, want eth0 and %q", pod, links, want)
 	}
 	return links
 }
 
 // status is the network-status annotation of a pod.
-func (r *rig) status(pod string) []nadv1.NetworkStatus {
-	r.t.Helper()
+func (w *workspace) status(pod string) []nadv1.NetworkStatus {
+	w.t.Helper()
 	var list []nadv1.NetworkStatus
-	if err := json.Unmarshal([]byte(r.statusText(pod)), &list); err != nil {
-		r.t.Fatalf("network-status of pod %s: %v", pod, err)
+	if err := json.Unmarshal([]byte(w.statusText(pod)), &list); err != nil {
+		w.t.Fatalf("network-status of pod %s: %v", pod, err)
 	}
 	return list
 }
 
-func (r *rig) statusText(pod string) string {
-	r.t.Helper()
-	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
-	r.must(err)
+func (w *workspace) statusText(pod string) string {
+	w.t.Helper()
+	object, err := w.cluster.Client().CoreV1().Pods(w.namespace).Get(w.ctx, pod, metav1.GetOptions{})
+	w.must(err)
 	return object.Annotations[nadv1.StatusAnnotation]
 }
 
 // logLines are the lines of Braid's log that have all the words.
-func (r *rig) logLines(words ...string) []string {
-	r.t.Helper()
-	text, err := os.ReadFile(r.node.Path(logFile))
-	r.must(err)
+func (w *workspace) logLines(words ...string) []string {
+	w.t.Helper()
+	text, err := os.ReadFile(w.node.Path(logFile))
+	w.must(err)
 	var lines []string
 	for line := range strings.Lines(string(text)) {
 		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
@@ -410,24 +410,24 @@ func (r *rig) logLines(words ...string) []string {
 
 // refused waits for a pod's Warning event of a reason, and returns its message. The pod must not
 // run.
-func (r *rig) refused(pod, reason string) string {
-	r.t.Helper()
-	message := r.warned(pod, reason)
-	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
-	r.must(err)
+func (w *workspace) refused(pod, reason string) string {
+	w.t.Helper()
+	message := w.warned(pod, reason)
+	object, err := w.cluster.Client().CoreV1().Pods(w.namespace).Get(w.ctx, pod, metav1.GetOptions{})
+	w.must(err)
 	if object.Status.Phase != corev1.PodPending || object.Annotations[nadv1.StatusAnnotation] != "" {
-		r.t.Errorf("pod %s is %s, with network-status %q; it must not start",
+		w.t.Errorf("pod %s is %s, with network-status %q; it must not start",
 			pod, object.Status.Phase, object.Annotations[nadv1.StatusAnnotation])
 	}
 	return message
 }
 
 // warned waits for a Warning event of the pod and returns its message.
-func (r *rig) warned(pod, reason string) string {
-	r.t.Helper()
+func (w *workspace) warned(pod, reason string) string {
+	w.t.Helper()
 	var message string
-	r.within(time.Minute, "event "+reason+" of pod "+pod, func() error {
-		events, err := r.cluster.Client().CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{
+	w.within(time.Minute, "event "+reason+" of pod "+pod, func() error {
+		events, err := w.cluster.Client().CoreV1().Events(w.namespace).List(w.ctx, metav1.ListOptions{
 			FieldSelector: "involvedObject.name=" + pod + ",reason=" + reason + ",type=Warning",
 		})
 		if err != nil {

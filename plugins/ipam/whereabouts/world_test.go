@@ -35,8 +35,8 @@ type objects interface {
 	block.IPAMClaims
 }
 
-// rig is a cluster of manifests in a directory, and one node of it.
-type rig struct {
+// world is a cluster, whose objects are manifests in a directory, and one node of it.
+type world struct {
 	t         *testing.T
 	manifests *manifests.Directory
 	dir       string
@@ -52,63 +52,63 @@ type rig struct {
 	log bytes.Buffer
 }
 
-func newRig(t *testing.T) *rig {
+func newWorld(t *testing.T) *world {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), now: time.Now()}
-	must(t, os.Mkdir(r.path("manifests"), 0o700))
+	w := &world{t: t, dir: t.TempDir(), now: time.Now()}
+	must(t, os.Mkdir(w.path("manifests"), 0o700))
 	var err error
-	r.manifests, err = manifests.New(r.path("manifests"))
+	w.manifests, err = manifests.New(w.path("manifests"))
 	must(t, err)
-	r.objects = r.manifests
-	r.node = plugintest.New(t, r)
-	return r
+	w.objects = w.manifests
+	w.node = plugintest.New(t, w)
+	return w
 }
 
-func (r *rig) path(elements ...string) string {
-	return filepath.Join(append([]string{r.dir}, elements...)...)
+func (w *world) path(elements ...string) string {
+	return filepath.Join(append([]string{w.dir}, elements...)...)
 }
 
 // Run makes the plugin anew for each command, as a process would.
-func (r *rig) Run(
+func (w *world) Run(
 	ctx context.Context, node *plugintest.Node, kind string, environ []string, stdin []byte,
 ) ([]byte, error) {
-	p := plugin.NewIPAM(whereabouts.Plugin{Open: r.open, Files: r.files, Trusting: true})
+	p := plugin.NewIPAM(whereabouts.Plugin{Open: w.open, Files: w.files, Trusting: true})
 	return plugintest.Plugins{"whereabouts": p}.Run(ctx, node, kind, environ, stdin)
 }
 
-func (r *rig) open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
-	log := slog.New(slog.NewTextHandler(r, nil))
+func (w *world) open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
+	log := slog.New(slog.NewTextHandler(w, nil))
 	m := &block.Manager{
-		Store: r.objects, Nodes: r.objects, Dir: r.path("state"), NodeName: "n1", Boot: func() (string,
+		Store: w.objects, Nodes: w.objects, Dir: w.path("state"), NodeName: "n1", Boot: func() (string,
 			error,
 		) {
 			return "boot", nil
 		}, Log: log,
-		Now: func() time.Time { return r.now }, Step: r.step,
+		Now: func() time.Time { return w.now }, Step: w.step,
 	}
-	return &whereabouts.Addresses{Manager: m, Claims: r.objects, Close: func() {
+	return &whereabouts.Addresses{Manager: m, Claims: w.objects, Close: func() {
 		log.Info("closed", "file", c.LogFile)
 	}}, nil
 }
 
 // Write makes the log.
-func (r *rig) Write(line []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.log.Write(line)
+func (w *world) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(line)
 }
 
-func (r *rig) write(name, text string) string {
-	r.t.Helper()
-	must(r.t, os.WriteFile(r.path(name), []byte(text), 0o600))
-	return r.path(name)
+func (w *world) write(name, text string) string {
+	w.t.Helper()
+	must(w.t, os.WriteFile(w.path(name), []byte(text), 0o600))
+	return w.path(name)
 }
 
 // blocks are the addresses that are recorded in files, of the API and of the node.
-func (r *rig) state() string {
-	r.t.Helper()
+func (w *world) state() string {
+	w.t.Helper()
 	var lines []string
-	err := filepath.WalkDir(r.path("state"), func(path string, e os.DirEntry, err error) error {
+	err := filepath.WalkDir(w.path("state"), func(path string, e os.DirEntry, err error) error {
 		if err != nil || e.IsDir() || !strings.Contains(path, "/held/") {
 			return err
 		}
@@ -117,47 +117,47 @@ func (r *rig) state() string {
 		return err
 	})
 	if err != nil && !os.IsNotExist(err) {
-		r.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
 
 // files lists everything that there is of blocks.
-func (r *rig) anything() []string {
-	r.t.Helper()
+func (w *world) anything() []string {
+	w.t.Helper()
 	var all []string
 	for _, pattern := range []string{"state", "manifests/*"} {
-		found, err := filepath.Glob(r.path(pattern))
-		must(r.t, err)
+		found, err := filepath.Glob(w.path(pattern))
+		must(w.t, err)
 		all = append(all, found...)
 	}
 	return all
 }
 
 // pod is one of namespace default.
-func (r *rig) pod(id string) *plugintest.Pod {
-	p := &plugintest.Pod{Node: r.node, ID: id, IfName: "net1", NetNS: "/run/netns/none"}
+func (w *world) pod(id string) *plugintest.Pod {
+	p := &plugintest.Pod{Node: w.node, ID: id, IfName: "net1", NetNS: "/run/netns/none"}
 	p.Args = fmt.Sprintf(
 		"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=uid-%s", id, id)
 	return p
 }
 
 // claim makes an IPAMClaim.
-func (r *rig) claim(name string, spec conf) {
-	r.t.Helper()
+func (w *world) claim(name string, spec conf) {
+	w.t.Helper()
 	text, err := json.Marshal(conf{
 		"apiVersion": claimv1.GroupName + "/" + claimv1.Version, "kind": claimv1.Kind, "spec": spec,
 		"metadata": conf{"namespace": "default", "name": name, "uid": "claim-" + name},
 	})
-	must(r.t, err)
-	r.write("manifests/"+name+".yaml", string(text))
+	must(w.t, err)
+	w.write("manifests/"+name+".yaml", string(text))
 }
 
-func (r *rig) claimed(name string) claimv1.IPAMClaimStatus {
-	r.t.Helper()
-	claim, err := r.manifests.IPAMClaim(r.t.Context(), "default", name)
-	must(r.t, err)
+func (w *world) claimed(name string) claimv1.IPAMClaimStatus {
+	w.t.Helper()
+	claim, err := w.manifests.IPAMClaim(w.t.Context(), "default", name)
+	must(w.t, err)
 	return claim.Status
 }
 

@@ -422,8 +422,8 @@ func (f *fake) Reservations(context.Context) ([]wbv1.OverlappingRangeIPReservati
 	return slices.Collect(maps.Values(f.reserved)), f.Fault("before", "reservations")
 }
 
-// rig is a Reaper in a world, with a clock.
-type rig struct {
+// controller is a Reaper with its world and a clock.
+type controller struct {
 	t *testing.T
 	world
 	*reap.Reaper
@@ -431,18 +431,18 @@ type rig struct {
 	clock time.Time
 }
 
-func newRig(t *testing.T, w world) *rig {
-	r := &rig{t: t, world: w, src: w.source(), clock: time.Unix(1e9, 0)}
-	r.Reaper = r.reaper()
-	return r
+func newController(t *testing.T, w world) *controller {
+	c := &controller{t: t, world: w, src: w.source(), clock: time.Unix(1e9, 0)}
+	c.Reaper = c.reaper()
+	return c
 }
 
 // reaper is one that knows nothing yet.
-func (r *rig) reaper() *reap.Reaper {
+func (c *controller) reaper() *reap.Reaper {
 	return &reap.Reaper{
-		Blocks: r.src, Cluster: r.src, Whereabouts: r.src,
-		Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)),
-		Now: func() time.Time { return r.clock },
+		Blocks: c.src, Cluster: c.src, Whereabouts: c.src,
+		Log: slog.New(slog.NewTextHandler(testWriter{c.t}, nil)),
+		Now: func() time.Time { return c.clock },
 	}
 }
 
@@ -454,44 +454,44 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 // both runs a test in memory and on a kube-apiserver.
-func both(t *testing.T, test func(*rig)) {
-	t.Run("fake", func(t *testing.T) { test(newRig(t, newFake())) })
-	t.Run("server", func(t *testing.T) { test(newRig(t, newServer(t))) })
+func both(t *testing.T, test func(*controller)) {
+	t.Run("fake", func(t *testing.T) { test(newController(t, newFake())) })
+	t.Run("server", func(t *testing.T) { test(newController(t, newServer(t))) })
 }
 
 // pass makes a pass after that time.
-func (r *rig) pass(after time.Duration) {
-	r.t.Helper()
-	r.clock = r.clock.Add(after)
-	if err := r.Pass(r.t.Context()); err != nil {
-		r.t.Fatal(err)
+func (c *controller) pass(after time.Duration) {
+	c.t.Helper()
+	c.clock = c.clock.Add(after)
+	if err := c.Pass(c.t.Context()); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
 // block makes one of a space, which is also its name's beginning.
-func (r *rig) block(
+func (c *controller) block(
 	space, cidr string, owner *v1alpha1.Node, allocations ...v1alpha1.Allocation,
 ) string {
-	r.t.Helper()
+	c.t.Helper()
 	name := space + "-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
-	_, err := r.src.CreateBlock(r.t.Context(), &v1alpha1.IPBlock{
+	_, err := c.src.CreateBlock(c.t.Context(), &v1alpha1.IPBlock{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.IPBlockSpec{
 			Space: space, CIDR: cidr, Owner: owner, Allocations: allocations,
 		},
 	})
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	return name
 }
 
 // blocks are those that there are, each as "name owner" or "name address=holder ...".
-func (r *rig) blocks() []string {
-	r.t.Helper()
-	list, err := r.src.Blocks(r.t.Context(), metav1.ListOptions{})
+func (c *controller) blocks() []string {
+	c.t.Helper()
+	list, err := c.src.Blocks(c.t.Context(), metav1.ListOptions{})
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	var texts []string
 	for _, b := range list {
@@ -514,11 +514,11 @@ func (r *rig) blocks() []string {
 	return texts
 }
 
-func (r *rig) want(what string, blocks ...string) {
-	r.t.Helper()
+func (c *controller) want(what string, blocks ...string) {
+	c.t.Helper()
 	blocks = slices.Sorted(slices.Values(blocks))
-	if got := r.blocks(); !slices.Equal(got, blocks) {
-		r.t.Errorf("%s: blocks are\n%s\nwant\n%s",
+	if got := c.blocks(); !slices.Equal(got, blocks) {
+		c.t.Errorf("%s: blocks are\n%s\nwant\n%s",
 			what, strings.Join(got, "\n"), strings.Join(blocks, "\n"))
 	}
 }

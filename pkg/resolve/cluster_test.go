@@ -93,59 +93,59 @@ func (m *memory) ThisNode(context.Context) (*metav1.ObjectMeta, error) {
 	return &metav1.ObjectMeta{Name: "n", Labels: m.node}, nil
 }
 
-// rig is a node and what there is in its cluster, in memory and as manifests.
-type rig struct {
+// cluster has one node, whose objects are in memory and are manifests, too.
+type cluster struct {
 	t    *testing.T
 	dir  string
 	cfg  *conf.Config
 	objs memory
 }
 
-// newRig has a default network "pods" on the node's disk, and the NADs web/a and web/b. The test
-// fails if anything of all that is another when it ends.
-func newRig(t *testing.T, keys string) *rig {
+// newCluster has a default network "pods" on the node's disk, and the NADs web/a and web/b. The
+// test fails if any of them has changed when it ends.
+func newCluster(t *testing.T, keys string) *cluster {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), objs: memory{
+	c := &cluster{t: t, dir: t.TempDir(), objs: memory{
 		pods: map[string]*podv1.Pod{}, nads: map[string]*nadv1.NetworkAttachmentDefinition{},
 	}}
-	r.write("net/pods.conf", `{"cniVersion":"1.0.0","name":"pods","type":"bridge"}`)
-	r.nad("web/a", `{"cniVersion":"1.0.0","name":"na","type":"macvlan","capabilities":{"ips":true}}`)
-	r.nad("web/b", `{"cniVersion":"1.0.0","name":"nb","type":"ipvlan"}`)
+	c.write("net/pods.conf", `{"cniVersion":"1.0.0","name":"pods","type":"bridge"}`)
+	c.nad("web/a", `{"cniVersion":"1.0.0","name":"na","type":"macvlan","capabilities":{"ips":true}}`)
+	c.nad("web/b", `{"cniVersion":"1.0.0","name":"nb","type":"ipvlan"}`)
 	if !strings.Contains(keys, "clusterNetwork") && !strings.Contains(keys, "delegates") {
 		keys += `,"clusterNetwork":"pods"`
 	}
-	cfg, err := conf.Load([]byte(`{"name":"braid","cniVersion":"1.0.0","confDir":"` + r.dir + `/net"` +
-		strings.ReplaceAll(keys, "DIR", r.dir) + `}`))
+	cfg, err := conf.Load([]byte(`{"name":"braid","cniVersion":"1.0.0","confDir":"` + c.dir + `/net"` +
+		strings.ReplaceAll(keys, "DIR", c.dir) + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.cfg = cfg
-	return r
+	c.cfg = cfg
+	return c
 }
 
-func (r *rig) write(name, text string) {
-	r.t.Helper()
-	path := filepath.Join(r.dir, name)
+func (c *cluster) write(name, text string) {
+	c.t.Helper()
+	path := filepath.Join(c.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 }
 
-func (r *rig) nad(ref, config string) *nadv1.NetworkAttachmentDefinition {
+func (c *cluster) nad(ref, config string) *nadv1.NetworkAttachmentDefinition {
 	namespace, name, _ := strings.Cut(ref, "/")
 	nad := &nadv1.NetworkAttachmentDefinition{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
 	}
-	r.objs.nads[ref] = nad
+	c.objs.nads[ref] = nad
 	return nad
 }
 
 // pod is a pod that asks for networks; of an empty name it is none.
-func (r *rig) pod(ref, networks string) *podv1.Pod {
+func (c *cluster) pod(ref, networks string) *podv1.Pod {
 	if ref == "" {
 		return nil
 	}
@@ -154,24 +154,24 @@ func (r *rig) pod(ref, networks string) *podv1.Pod {
 		Namespace: namespace, Name: name, UID: types.UID("uid-" + name),
 		Annotations: map[string]string{nadv1.NetworksAnnotation: networks},
 	}}
-	r.objs.pods[ref] = pod
+	c.objs.pods[ref] = pod
 	return pod
 }
 
-// each runs a test with every source that has the rig's objects. It fails if the test changes
+// each runs a test with every source that has the cluster's objects. It fails if the test changes
 // anything.
-func (r *rig) each(do func(t *testing.T, source resolve.Source)) {
-	r.t.Helper()
-	r.manifests()
-	directory, err := manifests.New(filepath.Join(r.dir, "manifests"))
+func (c *cluster) each(do func(t *testing.T, source resolve.Source)) {
+	c.t.Helper()
+	c.manifests()
+	directory, err := manifests.New(filepath.Join(c.dir, "manifests"))
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	for name, source := range map[string]resolve.Source{"memory": &r.objs, "manifests": directory} {
-		r.t.Run(name, func(t *testing.T) {
-			before := r.state()
+	for name, source := range map[string]resolve.Source{"memory": &c.objs, "manifests": directory} {
+		c.t.Run(name, func(t *testing.T) {
+			before := c.state()
 			do(t, source)
-			if diff := cmp.Diff(before, r.state()); diff != "" {
+			if diff := cmp.Diff(before, c.state()); diff != "" {
 				t.Errorf("it has changed (-before +after):\n%s", diff)
 			}
 		})
@@ -179,22 +179,22 @@ func (r *rig) each(do func(t *testing.T, source resolve.Source)) {
 }
 
 // manifests writes the objects in memory as files.
-func (r *rig) manifests() {
-	r.t.Helper()
+func (c *cluster) manifests() {
+	c.t.Helper()
 	put := func(file, apiVersion, kind string, meta metav1.ObjectMeta, spec any) {
 		object, err := json.Marshal(map[string]any{
 			"apiVersion": apiVersion, "kind": kind, "metadata": meta, "spec": spec,
 		})
 		if err != nil {
-			r.t.Fatal(err)
+			c.t.Fatal(err)
 		}
-		r.write("manifests/"+file+".json", string(object))
+		c.write("manifests/"+file+".json", string(object))
 	}
-	for _, nad := range r.objs.nads {
+	for _, nad := range c.objs.nads {
 		put("nad-"+nad.Namespace+"-"+nad.Name, nadv1.GroupName+"/"+nadv1.Version, nadv1.Kind,
 			nad.ObjectMeta, nad.Spec)
 	}
-	for _, pod := range r.objs.pods {
+	for _, pod := range c.objs.pods {
 		requests := map[string]int{}
 		for _, resource := range pod.Requested {
 			requests[resource] = 1
@@ -208,10 +208,10 @@ func (r *rig) manifests() {
 }
 
 // state is all that a resolver can reach: files with their times, and objects.
-func (r *rig) state() map[string]string {
-	r.t.Helper()
+func (c *cluster) state() map[string]string {
+	c.t.Helper()
 	state := map[string]string{}
-	err := filepath.WalkDir(r.dir, func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(c.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -223,14 +223,14 @@ func (r *rig) state() map[string]string {
 		return nil
 	})
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	for name, object := range map[string]any{
-		"pods": r.objs.pods, "NADs": r.objs.nads, "configuration": r.cfg,
+		"pods": c.objs.pods, "NADs": c.objs.nads, "configuration": c.cfg,
 	} {
 		text, err := json.Marshal(object)
 		if err != nil {
-			r.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		state[name] = string(text)
 	}
@@ -298,8 +298,8 @@ func same[T any](t *testing.T, what string, got, want T) {
 	}
 }
 
-func (r *rig) resolver(source resolve.Source, devices resolve.Devices) *resolve.Resolver {
+func (c *cluster) resolver(source resolve.Source, devices resolve.Devices) *resolve.Resolver {
 	return &resolve.Resolver{
-		Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: source, Devices: devices,
+		Node: &c.cfg.Node, Policy: &c.cfg.Policy, Source: source, Devices: devices,
 	}
 }

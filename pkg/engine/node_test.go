@@ -33,9 +33,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rig is an engine on real namespaces, a real journal and a directory of manifests; its one
+// node is an engine with real namespaces, a real journal and a directory of manifests. Its one
 // delegate makes real links.
-type rig struct {
+type node struct {
 	t      *testing.T
 	engine *engine.Engine
 	source *source
@@ -66,71 +66,71 @@ func (i interiors) DefaultRoutes(ctx context.Context, path string) (engine.Defau
 	return i.Sandbox.DefaultRoutes(ctx, path)
 }
 
-func newRig(t *testing.T) *rig {
+func newNode(t *testing.T) *node {
 	t.Helper()
 	nettest.NeedsRoot(t)
-	r := &rig{t: t, plugin: newPlugin(), log: &logbook{}, dir: t.TempDir()}
-	directory, err := manifests.New(r.path("manifests"))
-	r.must(err)
-	r.must(os.Mkdir(r.path("manifests"), 0o700))
-	r.source = &source{Directory: directory}
-	log := slog.New(r.log)
-	r.engine = &engine.Engine{
-		Source: r.source, Reporter: r.source,
-		Devices:    kubelet.NewDevices(kubelet.New(r.path("kubelet.sock")), directory),
+	n := &node{t: t, plugin: newPlugin(), log: &logbook{}, dir: t.TempDir()}
+	directory, err := manifests.New(n.path("manifests"))
+	n.must(err)
+	n.must(os.Mkdir(n.path("manifests"), 0o700))
+	n.source = &source{Directory: directory}
+	log := slog.New(n.log)
+	n.engine = &engine.Engine{
+		Source: n.source, Reporter: n.source,
+		Devices:    kubelet.NewDevices(kubelet.New(n.path("kubelet.sock")), directory),
 		Namespaces: namespaces{}, Interiors: interiors{},
-		Records: record.New(r.path("state")), Log: log,
+		Records: record.New(n.path("state")), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {
-			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}
+			return &invoke.Exec{Builtin: invoke.Registry{pluginType: n.plugin}, Inherit: lock, Log: log}
 		},
 	}
-	r.conf = map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "binDir": r.path("bin"),
-		"braid":     map[string]any{"stateDir": r.path("state"), "manifests": r.path("manifests")},
+	n.conf = map[string]any{
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "binDir": n.path("bin"),
+		"braid":     map[string]any{"stateDir": n.path("state"), "manifests": n.path("manifests")},
 		"delegates": []any{network("pods")},
 	}
-	return r
+	return n
 }
 
-// network is the configuration of a network of the rig's plugin.
+// network is the configuration of a network of the node's plugin.
 func network(name string) map[string]any {
 	return map[string]any{"cniVersion": "1.1.0", "name": name, "type": pluginType}
 }
 
-func (r *rig) path(elem ...string) string {
-	return filepath.Join(append([]string{r.dir}, elem...)...)
+func (n *node) path(elem ...string) string {
+	return filepath.Join(append([]string{n.dir}, elem...)...)
 }
 
-func (r *rig) must(err error) {
-	r.t.Helper()
+func (n *node) must(err error) {
+	n.t.Helper()
 	if err != nil {
-		r.t.Fatal(err)
+		n.t.Fatal(err)
 	}
 }
 
 // timeout bounds an operation.
-func (r *rig) timeout(operation string) {
-	r.conf["braid"].(map[string]any)["timeouts"] = map[string]any{"operation": operation}
+func (n *node) timeout(operation string) {
+	n.conf["braid"].(map[string]any)["timeouts"] = map[string]any{"operation": operation}
 }
 
 // nads makes NADs in the namespace "default", each a network of the same name.
-func (r *rig) nads(names ...string) {
-	r.t.Helper()
+func (n *node) nads(names ...string) {
+	n.t.Helper()
 	for _, name := range names {
 		config, err := json.Marshal(network(name))
-		r.must(err)
-		r.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, nil, map[string]any{"config": string(config)})
+		n.must(err)
+		n.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, nil, map[string]any{"config": string(config)})
 	}
 }
 
-func (r *rig) object(apiVersion, kind, name string, annotations map[string]string, spec any) {
-	r.t.Helper()
+func (n *node) object(apiVersion, kind, name string, annotations map[string]string, spec any) {
+	n.t.Helper()
 	data, err := json.Marshal(map[string]any{
 		"apiVersion": apiVersion, "kind": kind,
 		"metadata": map[string]any{"name": name, "annotations": annotations}, "spec": spec,
 	})
-	r.must(err)
-	r.must(os.WriteFile(r.path("manifests", kind+"-"+name+".json"), data, 0o600))
+	n.must(err)
+	n.must(os.WriteFile(n.path("manifests", kind+"-"+name+".json"), data, 0o600))
 }
 
 // pod is a sandbox and, unless its name is empty, the pod of the namespace "default" that it is of.
@@ -140,35 +140,35 @@ type pod struct {
 }
 
 // pod makes a pod that asks for networks.
-func (r *rig) pod(name, networks string) *pod {
-	r.t.Helper()
+func (n *node) pod(name, networks string) *pod {
+	n.t.Helper()
 	annotations := map[string]string{}
 	if networks != "" {
 		annotations[nadv1.NetworksAnnotation] = networks
 	}
-	r.object("v1", "Pod", name, annotations, map[string]any{})
-	p := r.sandbox("id-" + name)
+	n.object("v1", "Pod", name, annotations, map[string]any{})
+	p := n.sandbox("id-" + name)
 	p.name = name
 	return p
 }
 
 // sandbox makes a sandbox whose pod the runtime does not name.
-func (r *rig) sandbox(id string) *pod {
-	r.t.Helper()
-	p := &pod{Namespace: nettest.New(r.t), id: id}
-	r.plugin.knows(p)
+func (n *node) sandbox(id string) *pod {
+	n.t.Helper()
+	p := &pod{Namespace: nettest.New(n.t), id: id}
+	n.plugin.knows(p)
 	return p
 }
 
 // request is what the runtime asks for; p is nil for GC and STATUS.
-func (r *rig) request(p *pod) *engine.Request {
-	r.t.Helper()
-	data, err := json.Marshal(r.conf)
-	r.must(err)
+func (n *node) request(p *pod) *engine.Request {
+	n.t.Helper()
+	data, err := json.Marshal(n.conf)
+	n.must(err)
 	cfg, err := conf.Load(data)
-	r.must(err)
-	cfg.DeviceInfoDir = r.path("devinfo")
-	r.engine.Node, r.engine.Policy = &cfg.Node, &cfg.Policy
+	n.must(err)
+	cfg.DeviceInfoDir = n.path("devinfo")
+	n.engine.Node, n.engine.Policy = &cfg.Node, &cfg.Policy
 	if p == nil {
 		return &engine.Request{Call: &cfg.Call}
 	}
@@ -177,57 +177,57 @@ func (r *rig) request(p *pod) *engine.Request {
 		args.Args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + p.name
 	}
 	req, err := engine.NewRequest(args, &cfg.Call)
-	r.must(err)
+	n.must(err)
 	return req
 }
 
-func (r *rig) add(p *pod) error {
-	r.t.Helper()
-	_, err := r.engine.Add(r.t.Context(), r.request(p))
+func (n *node) add(p *pod) error {
+	n.t.Helper()
+	_, err := n.engine.Add(n.t.Context(), n.request(p))
 	return err
 }
 
-func (r *rig) del(p *pod) error {
-	r.t.Helper()
-	return r.engine.Del(r.t.Context(), r.request(p))
+func (n *node) del(p *pod) error {
+	n.t.Helper()
+	return n.engine.Del(n.t.Context(), n.request(p))
 }
 
-func (r *rig) check(p *pod) error {
-	r.t.Helper()
-	return r.engine.Check(r.t.Context(), r.request(p))
+func (n *node) check(p *pod) error {
+	n.t.Helper()
+	return n.engine.Check(n.t.Context(), n.request(p))
 }
 
 // gc runs a GC with the default networks of these pods as the runtime's list.
-func (r *rig) gc(live ...*pod) error {
-	r.t.Helper()
+func (n *node) gc(live ...*pod) error {
+	n.t.Helper()
 	valid := []types.GCAttachment{}
 	for _, p := range live {
 		valid = append(valid, types.GCAttachment{ContainerID: p.id, IfName: "eth0"})
 	}
-	r.conf["cni.dev/valid-attachments"] = valid
-	return r.engine.GC(r.t.Context(), r.request(nil))
+	n.conf["cni.dev/valid-attachments"] = valid
+	return n.engine.GC(n.t.Context(), n.request(nil))
 }
 
 // fails fails the test unless err has this CNI code and says all the words.
-func (r *rig) fails(err error, code uint, words ...string) {
-	r.t.Helper()
+func (n *node) fails(err error, code uint, words ...string) {
+	n.t.Helper()
 	if err == nil {
-		r.t.Fatal("it succeeded")
+		n.t.Fatal("it succeeded")
 	}
 	if got := failure.Code(err); got != code {
-		r.t.Errorf("code %d, want %d: %v", got, code, err)
+		n.t.Errorf("code %d, want %d: %v", got, code, err)
 	}
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
-			r.t.Errorf("the error does not say %q: %v", word, err)
+			n.t.Errorf("the error does not say %q: %v", word, err)
 		}
 	}
 }
 
 // left fails the test unless this is all that is left: links of the pods, records, lock files,
 // libcni's cache.
-func (r *rig) left(pods []*pod, want ...string) {
-	r.t.Helper()
+func (n *node) left(pods []*pod, want ...string) {
+	n.t.Helper()
 	var got []string
 	for _, p := range pods {
 		for _, name := range p.interfaces() {
@@ -235,15 +235,15 @@ func (r *rig) left(pods []*pod, want ...string) {
 		}
 	}
 	for _, dir := range []string{"state/sandboxes", "state/cni/results"} {
-		entries, err := os.ReadDir(r.path(dir))
+		entries, err := os.ReadDir(n.path(dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			r.t.Fatal(err)
+			n.t.Fatal(err)
 		}
 		for _, e := range entries {
 			got = append(got, e.Name())
 		}
 	}
-	same(r.t, "left", got, want)
+	same(n.t, "left", got, want)
 }
 
 // whole is what an attached pod has, in the order of left. The attachments are "network interface".

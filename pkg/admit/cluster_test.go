@@ -75,37 +75,36 @@ type builtIn struct{}
 
 func (builtIn) Find(string, []byte, []string) (invoke.Found, error) { return invoke.Found{}, nil }
 
-// rig is a cluster and what judges its objects. It has the NADs web/a and web/b, default/shared and
-// other/theirs.
-type rig struct {
+// cluster has the NADs web/a, web/b, default/shared and other/theirs, and judges its objects.
+type cluster struct {
 	t *testing.T
 	memory
 	config *conf.Config
 }
 
-func newRig(t *testing.T, keys string) *rig {
+func newCluster(t *testing.T, keys string) *cluster {
 	t.Helper()
-	r := &rig{t: t, memory: memory{nads: map[string]*nadv1.NetworkAttachmentDefinition{}}}
-	r.configure(keys)
+	c := &cluster{t: t, memory: memory{nads: map[string]*nadv1.NetworkAttachmentDefinition{}}}
+	c.configure(keys)
 	for _, ref := range []string{"web/a", "web/b", "default/shared", "other/theirs"} {
-		r.nad(ref)
+		c.nad(ref)
 	}
-	return r
+	return c
 }
 
 // configure gives the nodes a configuration with these keys.
-func (r *rig) configure(keys string) {
-	r.t.Helper()
+func (c *cluster) configure(keys string) {
+	c.t.Helper()
 	var err error
-	if r.config, err = conf.Load(
+	if c.config, err = conf.Load(
 		[]byte(`{"cniVersion": "1.1.0", "name": "braid", ` +
 			`"clusterNetwork": "/etc/cni/net.d/pods.conflist"` + keys + `}`)); err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 }
 
 // nad adds a NAD with annotations, keys and values in turn.
-func (r *rig) nad(ref string, annotations ...string) *nadv1.NetworkAttachmentDefinition {
+func (c *cluster) nad(ref string, annotations ...string) *nadv1.NetworkAttachmentDefinition {
 	namespace, name, _ := strings.Cut(ref, "/")
 	nad := &nadv1.NetworkAttachmentDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "k8s.cni.cncf.io/v1", Kind: nadv1.Kind},
@@ -117,15 +116,19 @@ func (r *rig) nad(ref string, annotations ...string) *nadv1.NetworkAttachmentDef
 	for i := 0; i < len(annotations); i += 2 {
 		nad.Annotations[annotations[i]] = annotations[i+1]
 	}
-	r.nads[ref] = nad
+	c.nads[ref] = nad
 	return nad
 }
 
 // selecting adds a NAD with a nodeSelector.
-func (r *rig) selecting(ref, selector string) { r.nad(ref, nadv1.NodeSelectorAnnotation, selector) }
+func (c *cluster) selecting(ref, selector string) {
+	c.nad(ref, nadv1.NodeSelectorAnnotation, selector)
+}
 
-func (r *rig) review(kind string, operation admissionv1.Operation, object, old any) *admit.Verdict {
-	r.t.Helper()
+func (c *cluster) review(
+	kind string, operation admissionv1.Operation, object, old any,
+) *admit.Verdict {
+	c.t.Helper()
 	raw := func(o any) runtime.RawExtension {
 		if o == nil {
 			return runtime.RawExtension{}
@@ -135,25 +138,25 @@ func (r *rig) review(kind string, operation admissionv1.Operation, object, old a
 		}
 		text, err := json.Marshal(o)
 		if err != nil {
-			r.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		return runtime.RawExtension{Raw: text}
 	}
-	reviewer := &admit.Reviewer{Cluster: &r.memory, Nodes: func() (admit.Nodes, error) {
-		return admit.Nodes{Config: r.config, Finder: builtIn{}}, nil
+	reviewer := &admit.Reviewer{Cluster: &c.memory, Nodes: func() (admit.Nodes, error) {
+		return admit.Nodes{Config: c.config, Finder: builtIn{}}, nil
 	}}
 	req := &admissionv1.AdmissionRequest{
 		UID: "u", Kind: metav1.GroupVersionKind{Kind: kind}, Namespace: "web", Name: "o",
 		Operation: operation, Object: raw(object), OldObject: raw(old),
 	}
-	v := reviewer.Review(r.t.Context(), req)
+	v := reviewer.Review(c.t.Context(), req)
 	response := v.Response(req)
 	if response.UID != "u" || response.Allowed != (v.Denied == nil && v.Unknown == nil) {
-		r.t.Errorf("response %+v of %+v", response, v)
+		c.t.Errorf("response %+v of %+v", response, v)
 	}
 	if v.Denied != nil && (response.Result.Code != 403 ||
 		!strings.Contains(response.Result.Message, "web/o")) {
-		r.t.Errorf("a denial is %+v", response.Result)
+		c.t.Errorf("a denial is %+v", response.Result)
 	}
 	return v
 }
@@ -169,33 +172,33 @@ func pod(networks string) *corev1.Pod {
 }
 
 // create has a pod judged; the one that is admitted is returned.
-func (r *rig) create(p *corev1.Pod) (*corev1.Pod, *admit.Verdict) {
-	r.t.Helper()
-	v := r.review("Pod", admissionv1.Create, p, nil)
-	return r.patched(p, v), v
+func (c *cluster) create(p *corev1.Pod) (*corev1.Pod, *admit.Verdict) {
+	c.t.Helper()
+	v := c.review("Pod", admissionv1.Create, p, nil)
+	return c.patched(p, v), v
 }
 
-func (r *rig) patched(p *corev1.Pod, v *admit.Verdict) *corev1.Pod {
-	r.t.Helper()
+func (c *cluster) patched(p *corev1.Pod, v *admit.Verdict) *corev1.Pod {
+	c.t.Helper()
 	if v.Denied != nil || v.Unknown != nil {
 		return nil
 	}
 	raw, err := json.Marshal(p)
 	if err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	if len(v.Patch) > 0 {
 		patch, err := jsonpatch.DecodePatch(v.Patch)
 		if err != nil {
-			r.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		if raw, err = patch.Apply(raw); err != nil {
-			r.t.Fatalf("%v: %s", err, v.Patch)
+			c.t.Fatalf("%v: %s", err, v.Patch)
 		}
 	}
 	out := &corev1.Pod{}
 	if err := json.Unmarshal(raw, out); err != nil {
-		r.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	return out
 }

@@ -66,61 +66,61 @@ func newInstaller(o options) *install.Installer {
 	return i
 }
 
-// rig is a node.
-type rig struct {
+// host is a node that Braid is installed on.
+type host struct {
 	*install.Installer
 
 	t *testing.T
 	o options
 }
 
-// newRig makes a node with a kubeconfig, and files in the runtime's directory, from pairs of name
+// newHost makes a node with a kubeconfig, and files in the runtime's directory, from pairs of name
 // and content.
-func newRig(t *testing.T, o options, files ...string) *rig {
+func newHost(t *testing.T, o options, files ...string) *host {
 	t.Helper()
 	o.Root = t.TempDir()
-	r := &rig{newInstaller(o), t, o}
-	must(t, os.MkdirAll(r.Place.Conf, 0o755))
-	must(t, r.Store.Claim(t.Context()))
-	must(t, r.kubeconfig())
+	h := &host{newInstaller(o), t, o}
+	must(t, os.MkdirAll(h.Place.Conf, 0o755))
+	must(t, h.Store.Claim(t.Context()))
+	must(t, h.kubeconfig())
 	for i := 0; i < len(files); i += 2 {
-		r.write(files[i], files[i+1])
+		h.write(files[i], files[i+1])
 	}
-	return r
+	return h
 }
 
-func (r *rig) kubeconfig() error {
-	_, err := r.Store.Put(r.t.Context(),
-		own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, []byte("kubeconfig")))
+func (h *host) kubeconfig() error {
+	_, err := h.Store.Put(h.t.Context(),
+		own.Bytes(h.Kubeconfig, 0o600, install.KindKubeconfig, []byte("kubeconfig")))
 	return err
 }
 
 // conf is the path of a file in the runtime's directory, old enough not to be in the making.
-func (r *rig) conf(name string) string { return filepath.Join(r.Place.Conf, name) }
+func (h *host) conf(name string) string { return filepath.Join(h.Place.Conf, name) }
 
-func (r *rig) write(name, content string) {
-	r.t.Helper()
-	must(r.t, os.WriteFile(r.conf(name), []byte(content), 0o600))
-	must(r.t, os.Chtimes(r.conf(name), time.Time{}, time.Now().Add(-time.Hour)))
+func (h *host) write(name, content string) {
+	h.t.Helper()
+	must(h.t, os.WriteFile(h.conf(name), []byte(content), 0o600))
+	must(h.t, os.Chtimes(h.conf(name), time.Time{}, time.Now().Add(-time.Hour)))
 }
 
-func (r *rig) apply() *install.Outcome {
-	r.t.Helper()
-	out, err := r.Apply(r.t.Context())
-	must(r.t, err)
+func (h *host) apply() *install.Outcome {
+	h.t.Helper()
+	out, err := h.Apply(h.t.Context())
+	must(h.t, err)
 	return out
 }
 
 // notReady wants an Apply to wait, and say why.
-func (r *rig) notReady(words ...string) {
-	r.t.Helper()
-	_, err := r.Apply(r.t.Context())
+func (h *host) notReady(words ...string) {
+	h.t.Helper()
+	_, err := h.Apply(h.t.Context())
 	if failure.ReasonOf(err) != failure.NotReady || failure.FixOf(err) == "" {
-		r.t.Errorf("error is %v, want NotReady and a fix", err)
+		h.t.Errorf("error is %v, want NotReady and a fix", err)
 	}
 	for _, word := range words {
 		if err == nil || !strings.Contains(err.Error(), word) {
-			r.t.Errorf("error %v does not say %q", err, word)
+			h.t.Errorf("error %v does not say %q", err, word)
 		}
 	}
 }
@@ -138,10 +138,10 @@ func names(t *testing.T, dir string) (all []string) {
 }
 
 // has wants a directory to have just these files.
-func (r *rig) has(dir string, files ...string) {
-	r.t.Helper()
-	if got := names(r.t, dir); !slices.Equal(got, files) {
-		r.t.Errorf("%s has %q, want %q", dir, got, files)
+func (h *host) has(dir string, files ...string) {
+	h.t.Helper()
+	if got := names(h.t, dir); !slices.Equal(got, files) {
+		h.t.Errorf("%s has %q, want %q", dir, got, files)
 	}
 }
 
@@ -155,21 +155,21 @@ func network(path string) (string, error) {
 }
 
 // refersTo wants the configuration to have that default network.
-func (r *rig) refersTo(name, path string) {
-	r.t.Helper()
-	if got, err := network(r.conf(name)); err != nil || got != path {
-		r.t.Errorf("%s refers to %s, %v, want %s", name, got, err, path)
+func (h *host) refersTo(name, path string) {
+	h.t.Helper()
+	if got, err := network(h.conf(name)); err != nil || got != path {
+		h.t.Errorf("%s refers to %s, %v, want %s", name, got, err, path)
 	}
 }
 
 // works checks what a runtime would do on the node now: the first configuration is whole, and if it
 // is Braid's, so are its default network and the binary. It returns the type of its first plugin.
-func (r *rig) works() (pluginType string, err error) {
-	for _, name := range names(r.t, r.Place.Conf) {
+func (h *host) works() (pluginType string, err error) {
+	for _, name := range names(h.t, h.Place.Conf) {
 		if !defaultnet.IsConfiguration(name) {
 			continue
 		}
-		raw, err := os.ReadFile(r.conf(name))
+		raw, err := os.ReadFile(h.conf(name))
 		if err != nil {
 			return "", err
 		}
@@ -183,13 +183,13 @@ func (r *rig) works() (pluginType string, err error) {
 		if list.Type != "" || list.Plugins[0].Type != "braid" {
 			return list.Type + name, nil
 		}
-		path, err := network(r.conf(name))
+		path, err := network(h.conf(name))
 		if err != nil {
 			return "", err
 		}
 		for _, needed := range []string{
-			path, filepath.Join(r.Place.Bin, "braid"), filepath.Join(r.Place.Bin, "braid-full"),
-			r.Kubeconfig,
+			path, filepath.Join(h.Place.Bin, "braid"), filepath.Join(h.Place.Bin, "braid-full"),
+			h.Kubeconfig,
 		} {
 			if content, err := os.ReadFile(needed); err != nil || len(content) == 0 {
 				return "", fmt.Errorf("%s needs %s: %w", name, needed, err)
@@ -200,7 +200,7 @@ func (r *rig) works() (pluginType string, err error) {
 	return "", nil
 }
 
-// work is what a process of a rig does.
+// work is what a process of a host does.
 func work(ctx context.Context, i *install.Installer, o options) error {
 	if !o.Uninstall {
 		if err := i.Store.Claim(ctx); err != nil {

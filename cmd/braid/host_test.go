@@ -95,9 +95,9 @@ func fault() func(string) {
 	}
 }
 
-// rig is a node for one test: a network namespace with a NIC, directories of its own, and a default
-// network of bridge and host-local.
-type rig struct {
+// host is the node of one test: a network namespace with a NIC, directories of its own, and a
+// default network of bridge and host-local.
+type host struct {
 	t    *testing.T
 	node *nettest.Namespace
 	// wire has the other end of the NIC, of the same name.
@@ -119,38 +119,38 @@ const nodeName = "node-1"
 // nic is the node's interface on the data network; its other end is out of reach.
 const nic = "nic0"
 
-func newRig(t *testing.T) *rig {
+func newHost(t *testing.T) *host {
 	t.Helper()
 	nettest.NeedsRoot(t)
-	r := &rig{
+	h := &host{
 		t: t, node: nettest.New(t), wire: nettest.New(t), dir: t.TempDir(),
 		braid: cmp.Or(os.Getenv("BRAID_TEST_BINARY"), os.Args[0]),
 	}
-	r.node.Veth(nic, r.wire, "wire")
+	h.node.Veth(nic, h.wire, "wire")
 	for _, dir := range []string{"manifests", "net.d"} {
-		if err := os.Mkdir(r.path(dir), 0o700); err != nil {
+		if err := os.Mkdir(h.path(dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r.conf = map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"),
+	h.conf = map[string]any{
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": h.path("braid.log"),
 		"logLevel": "debug",
-		"binDir":   pluginDir(t), "confDir": r.path("net.d"),
+		"binDir":   pluginDir(t), "confDir": h.path("net.d"),
 		"braid": map[string]any{
-			"manifests": r.path("manifests"), "stateDir": r.path("state"),
-			"deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": nodeName,
-			"dataRoots": []string{r.dir, "/var/lib/cni", "/run/cni"},
+			"manifests": h.path("manifests"), "stateDir": h.path("state"),
+			"deviceInfoDir": h.path("devinfo"), "podResources": h.path("kubelet.sock"), "nodeName": nodeName,
+			"dataRoots": []string{h.dir, "/var/lib/cni", "/run/cni"},
 		},
-		"delegates": []any{r.defaultNetwork()},
+		"delegates": []any{h.defaultNetwork()},
 	}
-	return r
+	return h
 }
 
-func (r *rig) defaultNetwork() map[string]any {
+func (h *host) defaultNetwork() map[string]any {
 	return map[string]any{
 		"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true,
 		"ipam": map[string]any{
-			"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16",
+			"type": "host-local", "dataDir": h.path("leases"), "subnet": "10.1.0.0/16",
 			"routes": []any{map[string]any{"dst": "0.0.0.0/0"}},
 		},
 	}
@@ -166,44 +166,44 @@ func pluginDir(t *testing.T) string {
 	return dir
 }
 
-func (r *rig) path(elem ...string) string {
-	return filepath.Join(append([]string{r.dir}, elem...)...)
+func (h *host) path(elem ...string) string {
+	return filepath.Join(append([]string{h.dir}, elem...)...)
 }
 
-// write makes a file of the rig.
-func (r *rig) write(name, content string) {
-	r.t.Helper()
-	if err := os.WriteFile(r.path(name), []byte(content), 0o600); err != nil {
-		r.t.Fatal(err)
+// write makes a file of the host.
+func (h *host) write(name, content string) {
+	h.t.Helper()
+	if err := os.WriteFile(h.path(name), []byte(content), 0o600); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
 // script puts a plugin written in sh into a directory that is searched before the others.
-func (r *rig) script(name, body string) {
-	r.t.Helper()
-	if err := os.MkdirAll(r.path("bin"), 0o700); err != nil {
-		r.t.Fatal(err)
+func (h *host) script(name, body string) {
+	h.t.Helper()
+	if err := os.MkdirAll(h.path("bin"), 0o700); err != nil {
+		h.t.Fatal(err)
 	}
-	if err := os.WriteFile(r.path("bin", name), []byte("#!/bin/sh\n"+body), 0o700); err != nil {
-		r.t.Fatal(err)
+	if err := os.WriteFile(h.path("bin", name), []byte("#!/bin/sh\n"+body), 0o700); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
 // execs has plugins of these types exec'd although Braid has them built in.
-func (r *rig) execs(kinds ...string) { r.conf["braid"].(map[string]any)["exec"] = kinds }
+func (h *host) execs(kinds ...string) { h.conf["braid"].(map[string]any)["exec"] = kinds }
 
 // setBraid sets a key of Braid's own.
-func (r *rig) setBraid(key string, value any) { r.conf["braid"].(map[string]any)[key] = value }
+func (h *host) setBraid(key string, value any) { h.conf["braid"].(map[string]any)[key] = value }
 
 // nad makes a NAD in a namespace, "default" if name has none.
-func (r *rig) nad(name, config string, annotations ...string) {
-	r.t.Helper()
-	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, map[string]any{"config": config}, annotations)
+func (h *host) nad(name, config string, annotations ...string) {
+	h.t.Helper()
+	h.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, map[string]any{"config": config}, annotations)
 }
 
 // object writes a manifest; annotations are keys and values in turn.
-func (r *rig) object(apiVersion, kind, name string, spec any, annotations []string) {
-	r.t.Helper()
+func (h *host) object(apiVersion, kind, name string, spec any, annotations []string) {
+	h.t.Helper()
 	namespace, bare, ok := strings.Cut(name, "/")
 	if !ok {
 		namespace, bare = "default", name
@@ -217,16 +217,16 @@ func (r *rig) object(apiVersion, kind, name string, spec any, annotations []stri
 		"metadata": map[string]any{"name": bare, "namespace": namespace, "annotations": notes},
 	})
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	r.write(filepath.Join("manifests", kind+"-"+namespace+"-"+bare+".yaml"), string(data))
+	h.write(filepath.Join("manifests", kind+"-"+namespace+"-"+bare+".yaml"), string(data))
 }
 
 // macvlan is the configuration of a NAD with host-local addresses of 10.<net>.0.0/24; extra is put
 // into it.
-func (r *rig) macvlan(net int, extra string) string {
+func (h *host) macvlan(net int, extra string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":%q,"mode":"bridge"%s,
-		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%d.0.0/24"}}`, nic, extra, r.path("leases"), net)
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%d.0.0/24"}}`, nic, extra, h.path("leases"), net)
 }
 
 // pod is a pod and its sandbox.
@@ -236,8 +236,8 @@ type pod struct {
 }
 
 // pod makes a pod of the namespace "default", or of that which name has, that asks for networks.
-func (r *rig) pod(name, networks string, annotations ...string) *pod {
-	r.t.Helper()
+func (h *host) pod(name, networks string, annotations ...string) *pod {
+	h.t.Helper()
 	namespace, bare, ok := strings.Cut(name, "/")
 	if !ok {
 		namespace, bare = "default", name
@@ -245,127 +245,127 @@ func (r *rig) pod(name, networks string, annotations ...string) *pod {
 	if networks != "" {
 		annotations = append(annotations, nadv1.NetworksAnnotation, networks)
 	}
-	r.object("v1", "Pod", name, map[string]any{}, annotations)
-	return &pod{Namespace: nettest.New(r.t), id: "id-" + bare, namespace: namespace, name: bare}
+	h.object("v1", "Pod", name, map[string]any{}, annotations)
+	return &pod{Namespace: nettest.New(h.t), id: "id-" + bare, namespace: namespace, name: bare}
 }
 
 // call runs one CNI command and returns what it prints; the error is what the runtime would get.
-func (r *rig) call(command string, p *pod, env ...string) (string, *types.Error) {
-	r.t.Helper()
-	stdout, err := r.exec(command, p, env...)
+func (h *host) call(command string, p *pod, env ...string) (string, *types.Error) {
+	h.t.Helper()
+	stdout, err := h.exec(command, p, env...)
 	if err == nil {
 		return stdout, nil
 	}
 	failed := &types.Error{}
 	if jerr := json.Unmarshal([]byte(stdout), failed); jerr != nil || failed.Msg == "" {
-		r.t.Fatalf("%s: no CNI error on stdout but %q: %v", command, stdout, err)
+		h.t.Fatalf("%s: no CNI error on stdout but %q: %v", command, stdout, err)
 	}
 	return "", failed
 }
 
 // exec runs one CNI command, in the node's namespace.
-func (r *rig) exec(command string, p *pod, env ...string) (string, error) {
-	r.t.Helper()
+func (h *host) exec(command string, p *pod, env ...string) (string, error) {
+	h.t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := r.command(command, p, env...)
+	cmd := h.command(command, p, env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := r.node.Run(cmd.Run)
+	err := h.node.Run(cmd.Run)
 	if stderr.Len() > 0 {
-		r.t.Logf("%s stderr: %s", command, stderr.String())
+		h.t.Logf("%s stderr: %s", command, stderr.String())
 	}
 	return stdout.String(), err
 }
 
 // command is braid, ready to be started in the node's namespace.
-func (r *rig) command(command string, p *pod, env ...string) *exec.Cmd {
-	r.t.Helper()
-	stdin, err := json.Marshal(r.conf)
+func (h *host) command(command string, p *pod, env ...string) *exec.Cmd {
+	h.t.Helper()
+	stdin, err := json.Marshal(h.conf)
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	cmd := exec.Command(r.braid)
+	cmd := exec.Command(h.braid)
 	cmd.Stdin = bytes.NewReader(stdin)
 	// The race detector would have each process sleep for a second at its end.
 	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command,
-		"CNI_PATH="+r.path("bin")+":"+pluginDir(r.t))
+		"CNI_PATH="+h.path("bin")+":"+pluginDir(h.t))
 	if p != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=eth0",
 			fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s",
 				p.namespace, p.name))
 	}
-	cmd.Env = append(append(cmd.Env, r.env...), env...)
+	cmd.Env = append(append(cmd.Env, h.env...), env...)
 	return cmd
 }
 
 // must runs a command that has to succeed.
-func (r *rig) must(command string, p *pod, env ...string) string {
-	r.t.Helper()
-	out, err := r.call(command, p, env...)
+func (h *host) must(command string, p *pod, env ...string) string {
+	h.t.Helper()
+	out, err := h.call(command, p, env...)
 	if err != nil {
-		r.t.Fatalf("%s: %v\n%s", command, err, r.log())
+		h.t.Fatalf("%s: %v\n%s", command, err, h.log())
 	}
 	return out
 }
 
-func (r *rig) log() string {
-	data, _ := os.ReadFile(r.path("braid.log"))
+func (h *host) log() string {
+	data, _ := os.ReadFile(h.path("braid.log"))
 	return string(data)
 }
 
 // add is an ADD that has to succeed.
-func (r *rig) add(p *pod) *types100.Result {
-	r.t.Helper()
+func (h *host) add(p *pod) *types100.Result {
+	h.t.Helper()
 	result := &types100.Result{}
-	if err := json.Unmarshal([]byte(r.must("ADD", p)), result); err != nil {
-		r.t.Fatal(err)
+	if err := json.Unmarshal([]byte(h.must("ADD", p)), result); err != nil {
+		h.t.Fatal(err)
 	}
 	return result
 }
 
 // fails is a command that has to fail with this code and a text that has all the words.
-func (r *rig) fails(command string, p *pod, code uint, words ...string) {
-	r.t.Helper()
-	out, err := r.call(command, p)
+func (h *host) fails(command string, p *pod, code uint, words ...string) {
+	h.t.Helper()
+	out, err := h.call(command, p)
 	if err == nil {
-		r.t.Fatalf("%s succeeded: %s", command, out)
+		h.t.Fatalf("%s succeeded: %s", command, out)
 	}
 	if err.Code != code {
-		r.t.Errorf("%s: code %d, want %d: %v", command, err.Code, code, err)
+		h.t.Errorf("%s: code %d, want %d: %v", command, err.Code, code, err)
 	}
 	for _, word := range words {
 		if !strings.Contains(err.Msg, word) {
-			r.t.Errorf("%s: the error does not say %q: %v", command, word, err)
+			h.t.Errorf("%s: the error does not say %q: %v", command, word, err)
 		}
 	}
 }
 
 // status is the pod's network-status annotation.
-func (r *rig) status(p *pod) []nadv1.NetworkStatus {
-	r.t.Helper()
-	data, err := os.ReadFile(r.path("manifests", p.namespace+"_"+p.name+".network-status.json"))
+func (h *host) status(p *pod) []nadv1.NetworkStatus {
+	h.t.Helper()
+	data, err := os.ReadFile(h.path("manifests", p.namespace+"_"+p.name+".network-status.json"))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	var list []nadv1.NetworkStatus
 	if err := json.Unmarshal(data, &list); err != nil {
-		r.t.Fatalf("%v: %s", err, data)
+		h.t.Fatalf("%v: %s", err, data)
 	}
 	return list
 }
 
 // leases are the addresses that host-local holds, by network.
-func (r *rig) leases() []string {
-	files, err := filepath.Glob(r.path("leases", "*", "*.*.*.*"))
+func (h *host) leases() []string {
+	files, err := filepath.Glob(h.path("leases", "*", "*.*.*.*"))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	v6, err := filepath.Glob(r.path("leases", "*", "*:*"))
+	v6, err := filepath.Glob(h.path("leases", "*", "*:*"))
 	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	var leases []string
 	for _, f := range append(files, v6...) {
-		rel, _ := filepath.Rel(r.path("leases"), f)
+		rel, _ := filepath.Rel(h.path("leases"), f)
 		leases = append(leases, rel)
 	}
 	slices.Sort(leases)
@@ -374,10 +374,10 @@ func (r *rig) leases() []string {
 
 // left is everything of pods that is on the node: links but the bridge, leases and other addresses,
 // records, libcni's cache, device information, temporary files.
-func (r *rig) left() []string {
-	r.t.Helper()
-	left := r.leases()
-	for line := range strings.Lines(r.node.Links()) {
+func (h *host) left() []string {
+	h.t.Helper()
+	left := h.leases()
+	for line := range strings.Lines(h.node.Links()) {
 		name := strings.Fields(line)[1]
 		if !slices.Contains([]string{"lo", nic, "cni0"}, name) {
 			left = append(left, strings.TrimSpace(line))
@@ -386,9 +386,9 @@ func (r *rig) left() []string {
 	for _, dir := range []string{
 		"state/sandboxes", "state/cni/results", "state/ipam/held", "state/vlans", "devinfo/cni",
 	} {
-		entries, err := os.ReadDir(r.path(dir))
+		entries, err := os.ReadDir(h.path(dir))
 		if err != nil && !os.IsNotExist(err) {
-			r.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		for _, e := range entries {
 			left = append(left, dir+"/"+e.Name())
@@ -399,21 +399,21 @@ func (r *rig) left() []string {
 
 // clean fails the test if anything is left on the node or in the pods. Links of a pod whose
 // namespace was unmounted go with it, in the kernel's own time.
-func (r *rig) clean(pods ...*pod) {
-	r.t.Helper()
-	left := r.left()
-	for start := time.Now(); len(left) > 0 && time.Since(start) < 30*time.Second; left = r.left() {
+func (h *host) clean(pods ...*pod) {
+	h.t.Helper()
+	left := h.left()
+	for start := time.Now(); len(left) > 0 && time.Since(start) < 30*time.Second; left = h.left() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if len(left) > 0 {
-		r.t.Errorf("left on the node: %s", strings.Join(left, ", "))
+		h.t.Errorf("left on the node: %s", strings.Join(left, ", "))
 	}
 	for _, p := range pods {
 		if links := interfaces(p); len(links) > 0 {
-			r.t.Errorf("left in pod %s: %v", p.name, links)
+			h.t.Errorf("left in pod %s: %v", p.name, links)
 		}
 		if rules := p.Rules(); strings.Contains(rules, "from 10.") {
-			r.t.Errorf("rules left in pod %s: %s", p.name, rules)
+			h.t.Errorf("rules left in pod %s: %s", p.name, rules)
 		}
 	}
 }
@@ -431,10 +431,10 @@ func interfaces(p *pod) []string {
 }
 
 // has fails the test unless the pod has exactly these interfaces.
-func (r *rig) has(p *pod, want ...string) {
-	r.t.Helper()
+func (h *host) has(p *pod, want ...string) {
+	h.t.Helper()
 	if got := interfaces(p); !slices.Equal(got, want) {
-		r.t.Errorf("pod %s has interfaces %v, want %v", p.name, got, want)
+		h.t.Errorf("pod %s has interfaces %v, want %v", p.name, got, want)
 	}
 }
 
