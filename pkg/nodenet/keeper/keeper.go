@@ -20,8 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/nodenet"
@@ -90,23 +88,32 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	defer k.handle.Close()
 	defer k.asking.Wait()
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		for ctx.Err() == nil {
-			if err := nl.Watch(ctx, k.NS, k.wake); err != nil && ctx.Err() == nil {
-				k.Log.WarnContext(ctx, "changes of the node's interfaces are seen late", "error", err)
-				k.sleep(ctx, lookEvery)
-			}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	// Each link of a pod is a change, so nodes without interfaces to keep do not watch.
+	watch := sync.OnceFunc(func() { watching.Go(func() { k.watch(ctx) }) })
+	for ctx.Err() == nil {
+		wait := k.pass(ctx)
+		if k.keeps() {
+			watch()
 		}
-		return nil
-	})
-	group.Go(func() error {
-		for ctx.Err() == nil {
-			k.await(ctx, k.pass(ctx))
+		k.await(ctx, wait)
+	}
+	return nil
+}
+
+// keeps reports whether there is something to set on the node, or to take off it.
+func (k *Keeper) keeps() bool { return k.isRead && len(k.last)+len(k.memory) > 0 }
+
+// watch wakes the keeper at once, and when links or addresses of the node change, until ctx is
+// done.
+func (k *Keeper) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := nl.Watch(ctx, k.NS, k.wake); err != nil && ctx.Err() == nil {
+			k.Log.WarnContext(ctx, "changes of the node's interfaces are seen late", "error", err)
+			k.sleep(ctx, lookEvery)
 		}
-		return nil
-	})
-	return group.Wait()
+	}
 }
 
 // TakeBack takes all that was set off the node.
@@ -179,7 +186,7 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 	if wrong != nil {
 		wait = retry
 	}
-	if !k.isRead || len(k.last) == 0 && len(k.memory) == 0 {
+	if !k.keeps() {
 		k.Report(nil, wrong)
 		return wait
 	}

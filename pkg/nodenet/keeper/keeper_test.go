@@ -39,6 +39,7 @@ type machine struct {
 	mu     sync.Mutex
 	config []nodenet.Interface
 	bad    error
+	looks  int // how often the configuration was read
 	states []nodenet.State
 	wrong  error
 	events []string
@@ -69,6 +70,7 @@ func (m *machine) start() (stop func()) {
 		Configuration: func() ([]nodenet.Interface, error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
+			m.looks++
 			return m.config, m.bad
 		},
 		Report: func(states []nodenet.State, err error) {
@@ -653,5 +655,25 @@ func TestU7Probe(t *testing.T) {
 	err = n.Probe(t.Context(), "ens224", netip.MustParseAddr("10.0.0.9"))
 	if !errors.As(err, &inUse) {
 		t.Errorf("%v, want that it is in use", err)
+	}
+}
+
+// TestIdle: a node without interfaces of its own does not look at each change, such as the link of a
+// pod.
+func TestIdle(t *testing.T) {
+	m := newMachine(t)
+	looks := func() int {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.looks
+	}
+	m.start()
+	m.await("the first look", func() bool { return looks() > 0 })
+	for range 10 {
+		m.poke()
+		time.Sleep(60 * time.Millisecond)
+	}
+	if n := looks(); n > 2 { // the clock may have been one's reason
+		t.Errorf("it looked %d times", n)
 	}
 }
