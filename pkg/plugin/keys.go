@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
@@ -117,9 +118,15 @@ func spelled(key string, known []string) string {
 	return ""
 }
 
+// fieldTypes are what fieldsOf has returned, as types never change.
+var fieldTypes sync.Map // of reflect.Type: map[string]reflect.Type
+
 // fieldsOf returns the types of a struct's fields by their keys, those of embedded structs among
-// them.
+// them. The caller does not change the map.
 func fieldsOf(t reflect.Type) map[string]reflect.Type {
+	if fields, ok := fieldTypes.Load(t); ok {
+		return fields.(map[string]reflect.Type) //nolint:errcheck,forcetypeassert // no other is stored
+	}
 	fields := map[string]reflect.Type{}
 	for i := range t.NumField() {
 		field := t.Field(i)
@@ -138,5 +145,6 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 			fields[field.Name] = field.Type
 		}
 	}
+	fieldTypes.Store(t, fields)
 	return fields
 }

@@ -658,8 +658,7 @@ func TestU7Probe(t *testing.T) {
 	}
 }
 
-// TestIdle: a node without interfaces of its own does not look at each change, such as the link of a
-// pod.
+// TestIdle: a node without interfaces of its own does not look whenever a pod's link comes or goes.
 func TestIdle(t *testing.T) {
 	m := newMachine(t)
 	looks := func() int {
