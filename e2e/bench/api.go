@@ -41,7 +41,10 @@ func (b *bench) transport() *http.Transport {
 func (b *bench) request(ctx context.Context, transport *http.Transport, method, path string) error {
 	body := ""
 	if method == http.MethodPatch {
-		body = `{"metadata":{"annotations":{"bench":"` + strings.Repeat("x", 1000) + `"}}}`
+		// Each is a change, as an ADD's is: one that changes nothing is not stored.
+		b.patches++
+		body = fmt.Sprintf(`{"metadata":{"annotations":{"bench":"%d%s"}}}`,
+			b.patches, strings.Repeat("x", 1000))
 	}
 	host, port := b.api.Address()
 	req, err := http.NewRequestWithContext(ctx, method,

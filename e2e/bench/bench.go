@@ -30,8 +30,10 @@ type bench struct {
 	// onlyAgent is that nothing else is measured.
 	onlyAgent bool
 	// kept has a connection to the API server that lasts.
-	kept  *http.Transport
-	times map[string][]time.Duration
+	kept *http.Transport
+	// patches is how many were sent.
+	patches int
+	times   map[string][]time.Duration
 	// networks are what the pods ask for, by their names.
 	networks map[string]string
 	// uids are theirs.
