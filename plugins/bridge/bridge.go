@@ -35,33 +35,15 @@ const bridgeInterface, portInterface, podInterface = 0, 1, 2
 
 // Add makes the bridge, if there is none, and the pod's link.
 func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
-	ipam, err := c.IPAMType()
+	a, err := p.prepare(req, c)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.check(ipam); err != nil {
-		return nil, err
-	}
-	wanted, err := c.port()
-	if err != nil {
-		return nil, err
-	}
-	mac, err := req.MAC("")
-	if err != nil {
-		return nil, err
-	}
-	a := &attachment{Request: req, plugin: p, conf: c, ipam: ipam, port: wanted, mac: mac}
-	if a.hostNS, a.host, err = req.Host(); err != nil {
-		return nil, err
-	}
-	if a.podNS, a.pod, err = req.Pod(); err != nil {
 		return nil, err
 	}
 	if err := a.connect(ctx); err != nil {
 		return nil, err
 	}
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Interfaces: a.interfaces}
-	if ipam == "" {
+	if a.ipam == "" {
 		err = a.withoutAddresses(ctx)
 	} else {
 		err = a.withAddresses(ctx, result)
@@ -75,6 +57,30 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	return result, a.describe(ctx)
 }
 
+// prepare does what of an ADD changes nothing: it checks the configuration, and opens both
+// namespaces.
+func (p Plugin) prepare(req *plugin.Request, c *Conf) (*attachment, error) {
+	ipam, err := c.checked()
+	if err != nil {
+		return nil, err
+	}
+	port, err := c.port()
+	if err != nil {
+		return nil, err
+	}
+	mac, err := req.MAC("")
+	if err != nil {
+		return nil, err
+	}
+	a := &attachment{Request: req, plugin: p, conf: c, ipam: ipam, port: port, mac: mac}
+	if a.hostNS, a.host, err = req.Host(); err != nil {
+		return nil, err
+	}
+	a.podNS, a.pod, err = req.Pod()
+	return a, err
+}
+
+// hasDNS reports whether the configuration has DNS settings, which then replace the IPAM plugin's.
 func hasDNS(d types.DNS) bool {
 	return d.Nameservers != nil || d.Search != nil || d.Options != nil || d.Domain != ""
 }

@@ -18,11 +18,8 @@ import (
 // Check compares both ends of the link, the bridge, the gateways and the rules with prevResult and
 // with the configuration.
 func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
-	ipam, err := c.IPAMType()
+	ipam, err := c.checked()
 	if err != nil {
-		return err
-	}
-	if err := c.check(ipam); err != nil {
 		return err
 	}
 	if err := plugin.PassOn(ctx, req, &c.Common, "CHECK"); err != nil {
@@ -51,19 +48,16 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 func checkNode(
 	ctx context.Context, req *plugin.Request, c *Conf, ipam string, host *nl.Handle, pod *nl.Link,
 ) (*nl.Link, error) {
-	bridge, err := host.Bridge(ctx, c.bridge())
+	bridge, err := workingBridge(ctx, c, host)
 	if err != nil {
 		return nil, err
-	}
-	if !bridge.Up || c.PromiscMode && !bridge.Promisc {
-		return nil, fmt.Errorf("bridge %s is not up, or not in promiscuous mode", bridge.Name)
 	}
 	port, err := host.LinkByIndex(ctx, pod.ParentIndex)
 	if err != nil {
 		return nil, fmt.Errorf("other end of interface %s: %w", pod.Name, err)
 	}
 	switch {
-	case port.Kind != "veth" || port.ParentIndex != pod.Index || port.MasterIndex != bridge.Index:
+	case !connects(port, pod, bridge):
 		return nil, fmt.Errorf("interface %s is not connected to bridge %s", pod.Name, bridge.Name)
 	case !port.Up:
 		return nil, fmt.Errorf("interface %s is down", port.Name)
@@ -73,6 +67,24 @@ func checkNode(
 		err = checkPromised(req, bridge.Link)
 	}
 	return port, errors.Join(err, checkPromised(req, port))
+}
+
+// workingBridge returns the bridge, and an error if it does not pass packets as the configuration
+// has it.
+func workingBridge(ctx context.Context, c *Conf, host *nl.Handle) (*nl.Bridge, error) {
+	bridge, err := host.Bridge(ctx, c.bridge())
+	if err != nil {
+		return nil, err
+	}
+	if !bridge.Up || c.PromiscMode && !bridge.Promisc {
+		return nil, fmt.Errorf("bridge %s is not up, or not in promiscuous mode", bridge.Name)
+	}
+	return bridge, nil
+}
+
+// connects reports whether port is a port of the bridge and the other end of the pod's link.
+func connects(port, pod *nl.Link, bridge *nl.Bridge) bool {
+	return port.Kind == "veth" && port.ParentIndex == pod.Index && port.MasterIndex == bridge.Index
 }
 
 // checkPromised compares a link of the node with what prevResult says of it.
@@ -90,6 +102,7 @@ func checkPromised(req *plugin.Request, found *nl.Link) error {
 	return nil
 }
 
+// checkPort compares a port of the bridge with the configuration.
 func checkPort(ctx context.Context, host *nl.Handle, c *Conf, port *nl.Link) error {
 	want, err := c.port()
 	if err != nil {
@@ -103,16 +116,22 @@ func checkPort(ctx context.Context, host *nl.Handle, c *Conf, port *nl.Link) err
 		return fmt.Errorf("bridge port %s has hairpin %t and isolated %t, not %t and %t",
 			port.Name, have.Hairpin, have.Isolated, want.Hairpin, want.Isolated)
 	}
-	has := eachVLAN(have.VLANs)
-	for id, vlan := range eachVLAN(want.VLANs) {
+	mayHaveMore := len(want.VLANs) == 0 || c.PreserveDefaultVLAN
+	return checkVLANs(port.Name, have.VLANs, want.VLANs, mayHaveMore)
+}
+
+// checkVLANs compares the VLANs that a port is in with those that it should be in. What it has
+// beyond them is the bridge's default.
+func checkVLANs(port string, have, want []nl.PortVLAN, mayHaveMore bool) error {
+	has := eachVLAN(have)
+	for id, vlan := range eachVLAN(want) {
 		if has[id] != vlan {
-			return fmt.Errorf("bridge port %s is not in VLAN %d, or not as it should be", port.Name, id)
+			return fmt.Errorf("bridge port %s is not in VLAN %d, or not as it should be", port, id)
 		}
 		delete(has, id)
 	}
-	// What is left is the bridge's default.
-	if len(want.VLANs) > 0 && !c.PreserveDefaultVLAN && len(has) > 0 {
-		return fmt.Errorf("bridge port %s is in %d VLANs that it should not be in", port.Name, len(has))
+	if len(has) > 0 && !mayHaveMore {
+		return fmt.Errorf("bridge port %s is in %d VLANs that it should not be in", port, len(has))
 	}
 	return nil
 }

@@ -83,13 +83,22 @@ func (c *Conf) gateway(ipam string) bool {
 	return ipam != "" && (c.IsGateway || c.IsDefaultGateway)
 }
 
+// filtersVLANs reports whether the bridge has to keep VLANs apart.
 func (c *Conf) filtersVLANs() bool { return c.VLAN != 0 || c.VLANTrunk != nil }
 
 // vlanInterface returns the name of the interface of the node in the VLAN, which has the gateway's
 // addresses.
 func (c *Conf) vlanInterface() string { return fmt.Sprintf("%s.%d", c.bridge(), c.VLAN) }
 
-// check returns an error if the configuration cannot work. ipam is the type of its IPAM plugin.
+// checked returns the type of the IPAM plugin, and an error if the configuration cannot work.
+func (c *Conf) checked() (ipam string, err error) {
+	if ipam, err = c.IPAMType(); err != nil {
+		return "", err
+	}
+	return ipam, c.check(ipam)
+}
+
+// check is checked for an IPAM plugin whose type is known.
 func (c *Conf) check(ipam string) error {
 	if err := utils.ValidateInterfaceName(c.bridge()); err != nil {
 		return plugin.ConfError("bridge", c.Bridge, err.Msg)
@@ -129,14 +138,10 @@ func (c *Conf) checkVLAN(ipam string) error {
 
 // Validate checks all that needs neither the pod nor the node.
 func (c *Conf) Validate() error {
-	ipam, err := c.IPAMType()
-	if err != nil {
+	if _, err := c.checked(); err != nil {
 		return err
 	}
-	if err := c.check(ipam); err != nil {
-		return err
-	}
-	_, err = c.vlans()
+	_, err := c.vlans()
 	return err
 }
 
@@ -150,6 +155,8 @@ func (c *Conf) Knows() error {
 	return nil //nolint:nilerr // told by check
 }
 
+// masquerades reports whether packets of the pod get the node's address. Without IPAM there is no
+// address to replace.
 func (c *Conf) masquerades(ipam string) bool { return c.IPMasq && ipam != "" }
 
 // port returns what the configuration says of the pod's port of the bridge.
@@ -173,36 +180,47 @@ func (c *Conf) vlans() ([]nl.PortVLAN, error) {
 	return nil, nil
 }
 
+// untagged returns the VLAN that a port's frames without a tag are in, on their way in and out.
 func untagged(vlan int) nl.PortVLAN {
 	return nl.PortVLAN{First: uint16(vlan), Last: uint16(vlan), PVID: true, Untagged: true}
 }
 
 // trunk is VLANTrunk as ranges that do not touch each other.
 func (c *Conf) trunk() ([]nl.PortVLAN, error) {
-	var has [maxVLAN + 2]bool
+	var set vlanSet
 	for i, r := range c.VLANTrunk {
 		first, last, err := r.ends(fmt.Sprintf("vlanTrunk[%d]", i))
 		if err != nil {
 			return nil, err
 		}
 		for v := first; v != 0 && v <= last; v++ {
-			has[v] = true
+			set[v] = true
 		}
 		if r.ID != nil {
-			has[*r.ID] = true
+			set[*r.ID] = true
 		}
 	}
-	var ranges []nl.PortVLAN
+	return set.ranges(), nil
+}
+
+// vlanSet holds whether each VLAN is in a set, by its ID. 0 is none.
+type vlanSet [maxVLAN + 2]bool
+
+// ranges returns the set as the fewest ranges, in order.
+func (s *vlanSet) ranges() (ranges []nl.PortVLAN) {
 	for v := uint16(1); v <= maxVLAN; v++ {
 		switch {
-		case has[v] && has[v-1]:
+		case s[v] && s[v-1]:
 			ranges[len(ranges)-1].Last = v
-		case has[v]:
+		case s[v]:
 			ranges = append(ranges, nl.PortVLAN{First: v, Last: v})
 		}
 	}
-	return ranges, nil
+	return ranges
 }
+
+// isVLAN reports whether a VLAN can have the ID: IEEE 802.1Q keeps 0 and 4095 for itself.
+func isVLAN(id int) bool { return id >= 1 && id <= maxVLAN }
 
 // ends returns the ends of the range, 0 where there is none; name is for errors.
 func (r VLANRange) ends(name string) (first, last int, err error) {
@@ -210,7 +228,7 @@ func (r VLANRange) ends(name string) (first, last int, err error) {
 		key   string
 		value *int
 	}{{"minID", r.MinID}, {"maxID", r.MaxID}, {"id", r.ID}} {
-		if id.value != nil && (*id.value < 1 || *id.value > maxVLAN) {
+		if id.value != nil && !isVLAN(*id.value) {
 			return 0, 0, plugin.ConfError(name+"."+id.key, *id.value,
 				fmt.Sprintf("must be from 1 to %d", maxVLAN))
 		}

@@ -28,29 +28,38 @@ func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix,
 		if !a.conf.gateway(a.ipam) {
 			continue
 		}
-		addr, err := plugin.Prefix(ip.Address)
+		gateway, err := ensureGateway(ip)
 		if err != nil {
 			return nil, err
 		}
-		if ip.Gateway == nil {
-			// The first address of the network.
-			first := addr.Masked().Addr().Next()
-			if !addr.Contains(first) {
-				return nil, fmt.Errorf("address %s has no gateway, and its network no further address for one",
-					addr)
-			}
-			ip.Gateway = first.AsSlice()
-		}
-		gateway, _ := netip.AddrFromSlice(ip.Gateway)
-		if gateway = gateway.Unmap(); gateway.BitLen() != addr.Addr().BitLen() || gateway == addr.Addr() {
-			return nil, fmt.Errorf("address %s cannot have the gateway %s", addr, ip.Gateway)
-		}
-		gateways = append(gateways, netip.PrefixFrom(gateway, addr.Bits()))
+		gateways = append(gateways, gateway)
 		if a.conf.IsDefaultGateway {
-			addDefaultRoute(result, gateway)
+			addDefaultRoute(result, gateway.Addr())
 		}
 	}
 	return gateways, nil
+}
+
+// ensureGateway gives an address without a gateway the first address of its network for one. It
+// returns the gateway in the address's network.
+func ensureGateway(ip *types100.IPConfig) (netip.Prefix, error) {
+	addr, err := plugin.Prefix(ip.Address)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if ip.Gateway == nil {
+		first := addr.Masked().Addr().Next()
+		if !addr.Contains(first) {
+			return netip.Prefix{}, fmt.Errorf(
+				"address %s has no gateway, and its network no further address for one", addr)
+		}
+		ip.Gateway = first.AsSlice()
+	}
+	gateway, _ := netip.AddrFromSlice(ip.Gateway)
+	if gateway = gateway.Unmap(); gateway.BitLen() != addr.Addr().BitLen() || gateway == addr.Addr() {
+		return netip.Prefix{}, fmt.Errorf("address %s cannot have the gateway %s", addr, ip.Gateway)
+	}
+	return netip.PrefixFrom(gateway, addr.Bits()), nil
 }
 
 // addDefaultRoute adds a default route unless the result has one of the family. One without a
@@ -81,12 +90,9 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 	if err := a.judgeGateways(ctx, gateways); err != nil {
 		return err
 	}
-	link := a.bridge.Link
-	if a.conf.VLAN != 0 {
-		if link, err = a.ensureVLANInterface(ctx); err != nil {
-			return err
-		}
-		a.interfaces = append(a.interfaces, &types100.Interface{Name: link.Name, Mac: link.MAC.String()})
+	link, err := a.gatewayLink(ctx)
+	if err != nil {
+		return err
 	}
 	if err := a.fixMAC(ctx, link, gateways); err != nil {
 		return err
@@ -101,6 +107,20 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 		}
 	}
 	return nil
+}
+
+// gatewayLink returns the link that has the gateways' addresses, and describes it in the result if
+// it is not the bridge.
+func (a *attachment) gatewayLink(ctx context.Context) (*nl.Link, error) {
+	if a.conf.VLAN == 0 {
+		return a.bridge.Link, nil
+	}
+	link, err := a.ensureVLANInterface(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.interfaces = append(a.interfaces, &types100.Interface{Name: link.Name, Mac: link.MAC.String()})
+	return link, nil
 }
 
 // fixMAC fixes the MAC that a link of the node had before the pod's port joined it: a bridge that
@@ -123,9 +143,8 @@ func (a *attachment) fixMAC(ctx context.Context, link *nl.Link, gateways []netip
 	return a.host.SetMAC(ctx, link.Index, mac)
 }
 
-// ensureAddr adds an address of a gateway to a link of the node. Other addresses are in the way: of
-// IPv4 all, of IPv6 those whose network overlaps. Addresses of the network's own gateways (own) are
-// not.
+// ensureAddr adds an address of a gateway to a link of the node. own are the addresses of all
+// gateways of the network.
 func (a *attachment) ensureAddr(
 	ctx context.Context, link *nl.Link, addr netip.Prefix, own []netip.Prefix,
 ) error {
@@ -136,11 +155,36 @@ func (a *attachment) ensureAddr(
 	if slices.ContainsFunc(have, func(h nl.Addr) bool { return h.Prefix == addr }) {
 		return nil
 	}
-	for _, h := range have {
-		if h.Addr().Is4() != addr.Addr().Is4() || addr.Addr().
-			Is6() && !h.Overlaps(addr) || slices.Contains(own, h.Prefix) {
-			continue
-		}
+	have = slices.DeleteFunc(have, func(h nl.Addr) bool {
+		return slices.Contains(own, h.Prefix) || !inTheWay(h.Prefix, addr)
+	})
+	if err := a.makeWay(ctx, link, addr, have); err != nil {
+		return err
+	}
+	// Another ADD may be faster.
+	if err := a.host.AddAddr(ctx, link.Index, addr); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if a.Limits != nil {
+		a.Undo.Push(func(ctx context.Context) error { return a.withdraw(ctx, link, addr) })
+	}
+	return nil
+}
+
+// inTheWay reports whether a link that has the address other cannot have addr beside it: of IPv4
+// all are in the way, of IPv6 those whose network overlaps.
+func inTheWay(other, addr netip.Prefix) bool {
+	if addr.Addr().Is4() {
+		return other.Addr().Is4()
+	}
+	return other.Overlaps(addr)
+}
+
+// makeWay removes addresses of a link that are in the way of addr, if the configuration allows it.
+func (a *attachment) makeWay(
+	ctx context.Context, link *nl.Link, addr netip.Prefix, inTheWay []nl.Addr,
+) error {
+	for _, h := range inTheWay {
 		if !a.conf.ForceAddress {
 			return failure.WithFix(fmt.Errorf("interface %s has address %s already, which forceAddress "+
 				"would replace by %s", link.Name, h.Prefix, addr),
@@ -149,13 +193,6 @@ func (a *attachment) ensureAddr(
 		if err := a.host.RemoveAddr(ctx, link.Index, h.Prefix); err != nil {
 			return err
 		}
-	}
-	// Another ADD may be faster.
-	if err := a.host.AddAddr(ctx, link.Index, addr); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if a.Limits != nil {
-		a.Undo.Push(func(ctx context.Context) error { return a.withdraw(ctx, link, addr) })
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func (a *attachment) join(ctx context.Context) (port string, err error) {
 	if a.Limits != nil {
 		a.Undo.Push(func(ctx context.Context) error { return a.plugin.release(ctx, a.Request, a.conf) })
 	}
-	if a.bridge, err = a.ensureBridge(ctx); err != nil {
+	if err := a.ensureBridge(ctx); err != nil {
 		return "", err
 	}
 	peer := nl.NewLink{Name: a.IfName, In: a.podNS, MTU: a.conf.MTU, MAC: a.mac, Group: link.Group}
@@ -82,49 +82,67 @@ func (a *attachment) join(ctx context.Context) (port string, err error) {
 
 // ensureBridge makes the bridge where there is none, and sets it up. It stays if the ADD fails:
 // others may have joined it by then.
-func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
-	name := a.conf.bridge()
-	bridge, err := a.host.Bridge(ctx, name)
-	if errors.Is(err, nl.ErrNoLink) {
-		if err := a.mayJoin(nil); err != nil {
-			return nil, err
-		}
-		// Another ADD may be faster.
-		if err := a.addBridge(ctx); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		bridge, err = a.host.Bridge(ctx, name)
+func (a *attachment) ensureBridge(ctx context.Context) (err error) {
+	if a.bridge, err = a.findOrAddBridge(ctx); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, err
+	if err := a.claim(ctx, a.bridge); err != nil {
+		return err
 	}
-	if err := a.claim(ctx, bridge); err != nil {
-		return nil, err
+	if err := a.mayJoin(a.bridge); err != nil {
+		return err
 	}
-	if err := a.mayJoin(bridge); err != nil {
-		return nil, err
-	}
-	if a.conf.filtersVLANs() && !bridge.VLANFiltering {
-		return nil, plugin.ConfError("bridge", name,
+	if a.conf.filtersVLANs() && !a.bridge.VLANFiltering {
+		return plugin.ConfError("bridge", a.bridge.Name,
 			"exists and does not filter VLANs, as vlan and vlanTrunk need it")
 	}
-	if a.conf.PromiscMode && !bridge.Promisc {
-		if a.bridge = bridge; !a.own() {
-			return nil, a.foreign("promiscMode", "promiscuous mode")
-		}
-		if err := a.host.SetPromisc(ctx, bridge.Index, true); err != nil {
-			return nil, err
-		}
+	if err := a.ensurePromisc(ctx); err != nil {
+		return err
 	}
-	if bridge.Up {
-		return bridge, nil
-	}
-	if err := sysctl.Try(a.hostNS, ignoreRouters(name)); err != nil {
-		return nil, err
-	}
-	return bridge, a.host.SetUp(ctx, bridge.Index)
+	return a.setBridgeUp(ctx)
 }
 
+// findOrAddBridge returns the bridge as it is on the node, which may be as others made it. Limits
+// that do not allow a new one are an error where there is none.
+func (a *attachment) findOrAddBridge(ctx context.Context) (*nl.Bridge, error) {
+	name := a.conf.bridge()
+	bridge, err := a.host.Bridge(ctx, name)
+	if !errors.Is(err, nl.ErrNoLink) {
+		return bridge, err
+	}
+	if err := a.mayJoin(nil); err != nil {
+		return nil, err
+	}
+	// Another ADD may be faster.
+	if err := a.addBridge(ctx); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return a.host.Bridge(ctx, name)
+}
+
+// ensurePromisc makes the bridge take all frames, if the configuration asks for it.
+func (a *attachment) ensurePromisc(ctx context.Context) error {
+	if !a.conf.PromiscMode || a.bridge.Promisc {
+		return nil
+	}
+	if !a.own() {
+		return a.foreign("promiscMode", "promiscuous mode")
+	}
+	return a.host.SetPromisc(ctx, a.bridge.Index, true)
+}
+
+// setBridgeUp sets the bridge up. One that is up already may be others', and stays as it is.
+func (a *attachment) setBridgeUp(ctx context.Context) error {
+	if a.bridge.Up {
+		return nil
+	}
+	if err := sysctl.Try(a.hostNS, ignoreRouters(a.bridge.Name)); err != nil {
+		return err
+	}
+	return a.host.SetUp(ctx, a.bridge.Index)
+}
+
+// addBridge makes the bridge, which is down. fs.ErrExist is for a name that is taken.
 func (a *attachment) addBridge(ctx context.Context) error {
 	wanted := nl.NewLink{Name: a.conf.bridge(), MTU: a.conf.MTU, Group: a.group()}
 	if a.conf.gateway(a.ipam) {
@@ -192,7 +210,7 @@ func (a *attachment) setPort(ctx context.Context, port *nl.Link, p nl.Port) erro
 	if err != nil {
 		return err
 	}
-	if len(p.VLANs) > 0 && !a.conf.PreserveDefaultVLAN && a.bridge.DefaultPVID != 0 {
+	if a.leavesDefaultVLAN(p) {
 		if err := a.host.RemovePortVLAN(ctx, port.Index, a.bridge.DefaultPVID); err != nil {
 			return err
 		}
@@ -203,6 +221,12 @@ func (a *attachment) setPort(ctx context.Context, port *nl.Link, p nl.Port) erro
 		}
 	}
 	return a.host.SetUp(ctx, port.Index)
+}
+
+// leavesDefaultVLAN reports whether a port is to be taken from the VLAN that the bridge puts every
+// new port in.
+func (a *attachment) leavesDefaultVLAN(p nl.Port) bool {
+	return len(p.VLANs) > 0 && !a.conf.PreserveDefaultVLAN && a.bridge.DefaultPVID != 0
 }
 
 // withoutAddresses completes a link without IPAM.

@@ -116,31 +116,46 @@ func (a *attachment) judgeGateways(ctx context.Context, gateways []netip.Prefix)
 	if err != nil {
 		return err
 	}
-	var have []nl.Addr
-	if at := own[len(own)-1]; at != 0 {
-		if have, err = a.host.Addrs(ctx, at); err != nil {
-			return err
-		}
+	missing, err := a.missing(ctx, own[len(own)-1], gateways)
+	if err != nil || len(missing) == 0 {
+		return err
 	}
-	missing := slices.DeleteFunc(slices.Clone(gateways), func(g netip.Prefix) bool {
-		return slices.ContainsFunc(have, func(h nl.Addr) bool { return h.Prefix == g })
-	})
-	switch {
-	case len(missing) == 0:
-		return nil
-	case !a.own():
+	if !a.own() {
 		return a.foreign("isGateway", fmt.Sprintf("the gateway's address %s", missing[0]))
 	}
-	routes, err := a.host.ExactRoutes(ctx)
+	routes, err := a.routesOfOthers(ctx, own)
 	if err != nil {
 		return err
 	}
 	for _, g := range missing {
-		if err := a.judgePrefix(ctx, g, routes, own); err != nil {
+		if err := a.judgePrefix(ctx, g, routes); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// missing returns those of the gateways' addresses that a link of the node lacks. Index 0 is a link
+// that is still to be made.
+func (a *attachment) missing(
+	ctx context.Context, index int, gateways []netip.Prefix,
+) ([]netip.Prefix, error) {
+	if index == 0 {
+		return gateways, nil
+	}
+	have, err := a.host.Addrs(ctx, index)
+	return slices.DeleteFunc(slices.Clone(gateways), func(g netip.Prefix) bool {
+		return slices.ContainsFunc(have, func(h nl.Addr) bool { return h.Prefix == g })
+	}), err
+}
+
+// routesOfOthers lists the node's routes but for those by the links own, and those that every link
+// has of its own.
+func (a *attachment) routesOfOthers(ctx context.Context, own []int) ([]nl.Exact, error) {
+	routes, err := a.host.ExactRoutes(ctx)
+	return slices.DeleteFunc(routes, func(r nl.Exact) bool {
+		return r.Index != 0 && slices.Contains(own, r.Index) || uplink.PerLink(r.Dst)
+	}), err
 }
 
 // gatewayLinks returns the indices of the bridge and of the interface in the VLAN, if there is to
@@ -167,9 +182,9 @@ func (a *attachment) gatewayLinks(ctx context.Context) ([]int, error) {
 }
 
 // judgePrefix refuses a gateway's prefix that would take packets from where the node sends them by
-// its routes. Those by the links own are the attachment's.
+// its routes.
 func (a *attachment) judgePrefix(
-	ctx context.Context, gateway netip.Prefix, routes []nl.Exact, own []int,
+	ctx context.Context, gateway netip.Prefix, routes []nl.Exact,
 ) error {
 	if weaken.Off(weaken.Routes) {
 		return nil
@@ -181,27 +196,29 @@ func (a *attachment) judgePrefix(
 				gateway, a.Limits.Namespace),
 			"choose another subnet", a.Limits, "prefixes", []string{gateway.Masked().String()})
 	}
-	hasDefault := false
-	for _, r := range routes {
-		switch {
-		case r.Dst.Addr().Is4() != gateway.Addr().Is4(), r.Index != 0 && slices.Contains(own, r.Index),
-			uplink.PerLink(r.Dst):
-		case r.Dst.Bits() == 0:
-			hasDefault = hasDefault || r.Unicast()
-		case r.Dst.Overlaps(gateway):
-			return plugin.Protected("ipam",
-				fmt.Errorf("gateway %s would take over what the node has the route %s%s for",
-					gateway, r.Dst, a.by(ctx, r.Index)),
-				"choose a subnet that the node has no route for, or let the node's operator write this network")
-		}
+	at := slices.IndexFunc(routes, func(r nl.Exact) bool {
+		return r.Dst.Bits() != 0 && r.Dst.Overlaps(gateway)
+	})
+	if at >= 0 {
+		return plugin.Protected("ipam",
+			fmt.Errorf("gateway %s would take over what the node has the route %s%s for",
+				gateway, routes[at].Dst, a.by(ctx, routes[at].Index)),
+			"choose a subnet that the node has no route for, or let the node's operator write this network")
 	}
-	if hasDefault && !named && !privateUse(gateway) {
+	if !named && !privateUse(gateway) && hasDefault(routes, gateway.Addr()) {
 		return plugin.Protected("ipam",
 			fmt.Errorf("gateway %s would take over what the node reaches by its default route", gateway),
 			"choose a subnet for private use, as of 10.0.0.0/8 or fd00::/8, or let the node's operator "+
 				"allow this one")
 	}
 	return nil
+}
+
+// hasDefault reports whether packets to addr that no other route is for have a default route.
+func hasDefault(routes []nl.Exact, addr netip.Addr) bool {
+	return slices.ContainsFunc(routes, func(r nl.Exact) bool {
+		return r.Dst.Bits() == 0 && r.Dst.Addr().Is4() == addr.Is4() && r.Unicast()
+	})
 }
 
 // by names the link of a route for messages; it is empty for none.
@@ -282,6 +299,12 @@ func (p Plugin) release(ctx context.Context, req *plugin.Request, c *Conf) error
 	if bridge, err = madeFor(ctx, host, c.bridge()); bridge == nil || err != nil {
 		return err
 	}
+	return removeUnused(ctx, host, bridge)
+}
+
+// removeUnused removes a bridge without ports, and the gateways' interfaces before it. The caller
+// has the lock.
+func removeUnused(ctx context.Context, host *nl.Handle, bridge *nl.Link) error {
 	ports, gateways, err := portsOf(ctx, host, bridge.Index)
 	if err != nil || len(ports) > 0 {
 		return err
