@@ -78,10 +78,12 @@ func (c *Conf) sources(req *plugin.Request) ([]source, error) {
 			"give the plugin before sbr an IPAM plugin, or take sbr out of the chain")
 	}
 	for i, s := range sources {
-		if s.Addr().Is4() && v4.IsValid() {
-			sources[i].gateway, sources[i].chosen = v4, true
-		} else if s.Addr().Is6() && v6.IsValid() {
-			sources[i].gateway, sources[i].chosen = v6, true
+		gateway := v6
+		if s.Addr().Is4() {
+			gateway = v4
+		}
+		if gateway.IsValid() {
+			sources[i].gateway, sources[i].chosen = gateway, true
 		}
 	}
 	return sources, nil
@@ -95,17 +97,8 @@ func (c *Conf) Validate() error {
 
 // check returns the gateways by family; invalid for none.
 func (c *Conf) check() (v4, v6 netip.Addr, err error) {
-	if c.Table != nil {
-		switch {
-		case *c.Table < 1 || *c.Table > math.MaxUint32:
-			return v4, v6, plugin.ConfError("table", *c.Table, "must be from 1 to 4294967295")
-		case len(c.Gateways) > 0:
-			return v4, v6, plugin.ConfError("gateways", c.Gateways,
-				"excludes table, whose routes somebody else makes")
-		case c.AddSourceHints:
-			return v4, v6, plugin.ConfError("addSourceHints", true,
-				"excludes table, with which routes stay as they are")
-		}
+	if err := c.checkTable(); err != nil {
+		return v4, v6, err
 	}
 	for _, text := range c.Gateways {
 		gateway, err := plugin.ParseAddr("gateways", text)
@@ -122,6 +115,23 @@ func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 		*of = gateway
 	}
 	return v4, v6, nil
+}
+
+// checkTable refuses a table that cannot be, and what has no effect beside one.
+func (c *Conf) checkTable() error {
+	switch {
+	case c.Table == nil:
+		return nil
+	case *c.Table < 1 || *c.Table > math.MaxUint32:
+		return plugin.ConfError("table", *c.Table, "must be from 1 to 4294967295")
+	case len(c.Gateways) > 0:
+		return plugin.ConfError("gateways", c.Gateways,
+			"excludes table, whose routes somebody else makes")
+	case c.AddSourceHints:
+		return plugin.ConfError("addSourceHints", true,
+			"excludes table, with which routes stay as they are")
+	}
+	return nil
 }
 
 // addresses returns the interface's addresses in prevResult. One without an interface belongs to

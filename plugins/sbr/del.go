@@ -33,6 +33,11 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 	if err != nil {
 		return err
 	}
+	return f.remove(ctx, pod, rules)
+}
+
+// remove removes those of the rules that are the attachment's, and the routes of its own tables.
+func (f *finder) remove(ctx context.Context, pod *nl.Handle, rules []nl.Rule) error {
 	var errs []error
 	for _, r := range rules {
 		if !f.owns(r) {
@@ -116,6 +121,7 @@ func (f *finder) leadsTo(table int) (ours, others bool) {
 	return ours, others
 }
 
+// count returns how often addr is in addrs: two interfaces of a pod may have the same address.
 func count(addrs []netip.Addr, addr netip.Addr) (n int) {
 	for _, a := range addrs {
 		if a == addr {

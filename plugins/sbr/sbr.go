@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
@@ -120,6 +121,12 @@ func (a *attachment) makeTables(ctx context.Context) (err error) {
 	}
 	// The step looks for what has changed, so it may be there before the first change.
 	a.Undo.Push(func(ctx context.Context) error { return a.restore(ctx, main) })
+	return a.clear(ctx, main)
+}
+
+// clear removes the interface's routes from the main table. With addSourceHints, routes to the
+// addresses' subnets stay there.
+func (a *attachment) clear(ctx context.Context, main []nl.Exact) error {
 	if a.conf.AddSourceHints {
 		if err := a.hint(ctx); err != nil {
 			return err
@@ -228,63 +235,95 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	if err != nil {
 		return err
 	}
-	_, pod, err := req.Pod()
+	k, err := newChecker(ctx, req)
 	if err != nil {
 		return err
 	}
-	link, err := pod.Link(ctx, req.IfName)
-	if err != nil {
-		return err
-	}
-	rules, err := pod.Rules(ctx)
-	if err != nil {
-		return err
-	}
-	routes, err := pod.Routes(ctx)
-	if err != nil {
-		return err
-	}
-	tables, errs := []int{}, []error{}
+	var tables []int
+	var errs []error
 	for _, s := range sources {
-		i := slices.IndexFunc(rules, func(r nl.Rule) bool {
-			return s.leads(r) && (c.Table == nil || r.Table == *c.Table)
-		})
-		if i < 0 {
-			errs = append(errs, fmt.Errorf("no rule leads from address %s of interface %s to its table",
-				s.Addr(), req.IfName))
+		table, err := k.tableOf(s, c.Table)
+		if err != nil {
+			errs = append(errs, err)
 			continue
 		}
-		tables = append(tables, rules[i].Table)
-		if c.Table == nil && s.gateway.IsValid() && !has(routes, link, s.anywhere(), rules[i].Table) {
-			errs = append(errs, fmt.Errorf("table %d of address %s lacks a default route via interface %s",
-				rules[i].Table, s.Addr(), req.IfName))
+		tables = append(tables, table)
+		if c.Table == nil {
+			errs = append(errs, k.checkDefault(s, table))
 		}
 	}
 	if c.Table == nil {
-		errs = append(errs, checkMoved(req, routes, link, tables))
+		errs = append(errs, k.checkMoved(req.PrevResult.Routes, tables))
 	}
 	return errors.Join(errs...)
 }
 
-// checkMoved looks for the destinations of the result's routes in the tables.
-func checkMoved(req *plugin.Request, routes []nl.Route, link *nl.Link, tables []int) error {
+// checker is a CHECK under way: the state that the pod is in.
+type checker struct {
+	link   *nl.Link
+	rules  []nl.Rule
+	routes []nl.Route
+}
+
+// newChecker reads the state of the pod.
+func newChecker(ctx context.Context, req *plugin.Request) (*checker, error) {
+	_, pod, err := req.Pod()
+	if err != nil {
+		return nil, err
+	}
+	k := &checker{}
+	if k.link, err = pod.Link(ctx, req.IfName); err != nil {
+		return nil, err
+	}
+	if k.rules, err = pod.Rules(ctx); err != nil {
+		return nil, err
+	}
+	k.routes, err = pod.Routes(ctx)
+	return k, err
+}
+
+// tableOf returns the table that a rule leads to from an address: the one given, if it is not nil.
+func (k *checker) tableOf(s source, given *int) (int, error) {
+	i := slices.IndexFunc(k.rules, func(r nl.Rule) bool {
+		return s.leads(r) && (given == nil || r.Table == *given)
+	})
+	if i < 0 {
+		return 0, fmt.Errorf("no rule leads from address %s of interface %s to its table",
+			s.Addr(), k.link.Name)
+	}
+	return k.rules[i].Table, nil
+}
+
+// checkDefault looks for the default route of an address that has a gateway in its table.
+func (k *checker) checkDefault(s source, table int) error {
+	if !s.gateway.IsValid() || k.has(s.anywhere(), table) {
+		return nil
+	}
+	return fmt.Errorf("table %d of address %s lacks a default route via interface %s",
+		table, s.Addr(), k.link.Name)
+}
+
+// checkMoved looks for the destinations of the result's routes in the tables. Those that name a
+// table were never in the main one.
+func (k *checker) checkMoved(promised []*types.Route, tables []int) error {
 	var errs []error
-	for _, route := range req.PrevResult.Routes {
+	for _, route := range promised {
 		if route.Table != nil {
 			continue
 		}
 		dst, err := plugin.Prefix(route.Dst)
-		if err == nil && !has(routes, link, dst.Masked(), tables...) {
-			err = fmt.Errorf("tables %d lack the route to %s via interface %s", tables, dst, req.IfName)
+		if err == nil && !k.has(dst.Masked(), tables...) {
+			err = fmt.Errorf("tables %d lack the route to %s via interface %s", tables, dst, k.link.Name)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func has(routes []nl.Route, link *nl.Link, dst netip.Prefix, tables ...int) bool {
-	return slices.ContainsFunc(routes, func(r nl.Route) bool {
-		return r.Dst == dst && r.Index == link.Index && slices.Contains(tables, r.Table)
+// has reports whether one of the tables has a route via the interface.
+func (k *checker) has(dst netip.Prefix, tables ...int) bool {
+	return slices.ContainsFunc(k.routes, func(r nl.Route) bool {
+		return r.Dst == dst && r.Index == k.link.Index && slices.Contains(tables, r.Table)
 	})
 }
 

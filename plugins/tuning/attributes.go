@@ -47,53 +47,43 @@ type change struct {
 	set   func(ctx context.Context, h *nl.Handle, index int) error
 }
 
+// changeTo returns the change of an attribute to a value, which a method of nl.Handle makes.
+func changeTo[T any](
+	key string, value T, set func(h *nl.Handle, ctx context.Context, index int, value T) error,
+) change {
+	return change{key, value, func(ctx context.Context, h *nl.Handle, index int) error {
+		return set(h, ctx, index, value)
+	}}
+}
+
+// changes lists the attributes that are present, in the order in which a link gets them.
 func (a attributes) changes() []change {
 	var list []change
 	if a.MAC != "" {
-		list = append(list, change{
-			"mac", a.MAC,
-			func(ctx context.Context, h *nl.Handle, index int) error {
-				mac, err := net.ParseMAC(a.MAC)
-				if err != nil {
-					return err
-				}
-				return h.SetMAC(ctx, index, mac)
-			},
-		})
+		list = append(list, changeTo("mac", a.MAC, setMAC))
 	}
 	if a.Promisc != nil {
-		list = append(list, change{
-			"promisc", *a.Promisc,
-			func(ctx context.Context, h *nl.Handle, index int) error {
-				return h.SetPromisc(ctx, index, *a.Promisc)
-			},
-		})
+		list = append(list, changeTo("promisc", *a.Promisc, (*nl.Handle).SetPromisc))
 	}
 	if a.MTU != 0 {
-		list = append(list, change{
-			"mtu", a.MTU,
-			func(ctx context.Context, h *nl.Handle, index int) error {
-				return h.SetMTU(ctx, index, a.MTU)
-			},
-		})
+		list = append(list, changeTo("mtu", a.MTU, (*nl.Handle).SetMTU))
 	}
 	if a.AllMulti != nil {
-		list = append(list, change{
-			"allmulti", *a.AllMulti,
-			func(ctx context.Context, h *nl.Handle, index int) error {
-				return h.SetAllMulti(ctx, index, *a.AllMulti)
-			},
-		})
+		list = append(list, changeTo("allmulti", *a.AllMulti, (*nl.Handle).SetAllMulti))
 	}
 	if a.TxQLen != nil {
-		list = append(list, change{
-			"txQLen", *a.TxQLen,
-			func(ctx context.Context, h *nl.Handle, index int) error {
-				return h.SetTxQLen(ctx, index, *a.TxQLen)
-			},
-		})
+		list = append(list, changeTo("txQLen", *a.TxQLen, (*nl.Handle).SetTxQLen))
 	}
 	return list
+}
+
+// setMAC is nl.Handle's SetMAC for a MAC as text.
+func setMAC(h *nl.Handle, ctx context.Context, index int, text string) error {
+	mac, err := net.ParseMAC(text)
+	if err != nil {
+		return err
+	}
+	return h.SetMAC(ctx, index, mac)
 }
 
 // apply gives a link, by index, the attributes, up to the first that it does not take.

@@ -87,15 +87,20 @@ func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 	asked := map[string]string{}
 	maps.Copy(asked, c.Sysctl)
 	maps.Copy(asked, args.Sysctl)
+	return w, w.setSysctls(asked, req.IfName)
+}
+
+// setSysctls takes parameters, by their keys, for the pod's interface ifName.
+func (w *wanted) setSysctls(asked map[string]string, ifName string) error {
 	for _, key := range slices.Sorted(maps.Keys(asked)) {
-		path, err := sysctlPath(key, req.IfName)
+		path, err := sysctlPath(key, ifName)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		w.keys, w.sysctls = append(w.keys, key), append(w.sysctls,
 			sysctl.Setting{Key: path, Value: asked[key]})
 	}
-	return w, nil
+	return nil
 }
 
 // Validate judges the values and the names of parameters; the allowlist is the node's.
@@ -126,6 +131,21 @@ func sysctlPath(key, ifName string) (string, error) {
 	return path, nil
 }
 
+// parseAllowlist compiles the regular expressions of an allowlist, one in each line.
+func parseAllowlist(text string) (patterns []*regexp.Regexp, err error) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		pattern, err := regexp.Compile(line)
+		if err != nil {
+			return nil, err
+		}
+		patterns = append(patterns, pattern)
+	}
+	return patterns, nil
+}
+
 // permit refuses parameters that the allowlist does not have. Without a list everything is allowed;
 // with one that is empty, nothing.
 func (p Plugin) permit(keys []string) error {
@@ -140,16 +160,9 @@ func (p Plugin) permit(keys []string) error {
 	if err != nil {
 		return fmt.Errorf("read the allowlist of sysctls: %w", err)
 	}
-	var patterns []*regexp.Regexp
-	for line := range strings.Lines(string(data)) {
-		if line = strings.TrimSpace(line); line == "" {
-			continue
-		}
-		pattern, err := regexp.Compile(line)
-		if err != nil {
-			return fmt.Errorf("allowlist %s: %w", list, err)
-		}
-		patterns = append(patterns, pattern)
+	patterns, err := parseAllowlist(string(data))
+	if err != nil {
+		return fmt.Errorf("allowlist %s: %w", list, err)
 	}
 	for _, key := range keys {
 		if !slices.ContainsFunc(patterns, func(p *regexp.Regexp) bool { return p.MatchString(key) }) {

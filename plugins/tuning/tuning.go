@@ -48,11 +48,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.wanted(req)
+	w, err := p.permitted(req, c)
 	if err != nil {
-		return nil, err
-	}
-	if err := p.permit(w.keys); err != nil {
 		return nil, err
 	}
 	if req.PrevResult == nil {
@@ -70,14 +67,34 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	if w.attributes == (attributes{}) {
 		return req.Result(), nil
 	}
-	link, err := pod.Link(ctx, req.IfName)
+	if err := w.attributes.exchange(ctx, req, pod, backups); err != nil {
+		return nil, err
+	}
+	return w.attributes.describe(req), nil
+}
+
+// permitted returns what the attachment is to have, if the node allows it.
+func (p Plugin) permitted(req *plugin.Request, c *Conf) (*wanted, error) {
+	w, err := c.wanted(req)
 	if err != nil {
 		return nil, err
 	}
-	have := w.attributes.of(link)
+	return w, p.permit(w.keys)
+}
+
+// exchange gives the interface the attributes, and keeps those that it had. An older backup stays:
+// it has what was there before the first ADD.
+func (a attributes) exchange(
+	ctx context.Context, req *plugin.Request, pod *nl.Handle, backups backups,
+) error {
+	link, err := pod.Link(ctx, req.IfName)
+	if err != nil {
+		return err
+	}
+	have := a.of(link)
 	made, err := backups.save(req, have)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Undo.Push(func(ctx context.Context) error {
 		err := have.restore(ctx, pod, link.Index)
@@ -86,10 +103,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		}
 		return err
 	})
-	if err := w.attributes.apply(ctx, pod, link.Index); err != nil {
-		return nil, err
-	}
-	return w.attributes.describe(req), nil
+	return a.apply(ctx, pod, link.Index)
 }
 
 // describe returns the result with the attributes that it has room for.
@@ -158,6 +172,7 @@ func isRefused(err error) bool {
 	return refused || errors.Is(err, unix.ELOOP)
 }
 
+// giveBack restores the attributes of the interface. One that is gone has taken them with it.
 func (a attributes) giveBack(ctx context.Context, req *plugin.Request) error {
 	_, pod, err := req.Pod()
 	if errors.Is(err, plugin.ErrNoPod) {

@@ -21,21 +21,11 @@ var ErrDown = errors.New("is down")
 // Check compares the pod's interface with what prevResult says of it: that it is there, of that
 // kind, with its MAC, addresses and routes, and up. It returns the link, also with ErrDown.
 func Check(ctx context.Context, req *plugin.Request, kind string) (*nl.Link, error) {
-	if req.PrevResult == nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig,
-			"field prevResult: is missing, and CHECK compares with it", "")
+	index, err := promised(req)
+	if err != nil {
+		return nil, err
 	}
-	index := slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool {
-		return i.Name == req.IfName && i.Sandbox != ""
-	})
-	if index < 0 {
-		return nil, fmt.Errorf("prevResult has no interface %s in a sandbox", req.IfName)
-	}
-	promised := req.PrevResult.Interfaces[index]
-	if promised.Sandbox != req.NetNS {
-		return nil, fmt.Errorf("prevResult's interface %s is in sandbox %s, not %s",
-			req.IfName, promised.Sandbox, req.NetNS)
-	}
+	mac := req.PrevResult.Interfaces[index].Mac
 	_, pod, err := req.Pod()
 	if err != nil {
 		return nil, err
@@ -47,14 +37,35 @@ func Check(ctx context.Context, req *plugin.Request, kind string) (*nl.Link, err
 	switch {
 	case link.Kind != kind:
 		return nil, fmt.Errorf("interface %s is a %s, not a %s", req.IfName, link.Kind, kind)
-	case promised.Mac != "" && !strings.EqualFold(promised.Mac, link.MAC.String()):
-		return nil, fmt.Errorf("interface %s has MAC %s, not %s", req.IfName, link.MAC, promised.Mac)
+	case mac != "" && !strings.EqualFold(mac, link.MAC.String()):
+		return nil, fmt.Errorf("interface %s has MAC %s, not %s", req.IfName, link.MAC, mac)
 	case !link.Up:
 		return link, fmt.Errorf("interface %s: %w", req.IfName, ErrDown)
 	}
 	return link, errors.Join(checkAddrs(ctx, req, pod, link, index), checkRoutes(ctx, req, pod, link))
 }
 
+// promised returns the place of the pod's interface in prevResult.
+func promised(req *plugin.Request) (index int, err error) {
+	if req.PrevResult == nil {
+		return 0, types.NewError(types.ErrInvalidNetworkConfig,
+			"field prevResult: is missing, and CHECK compares with it", "")
+	}
+	index = slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool {
+		return i.Name == req.IfName && i.Sandbox != ""
+	})
+	if index < 0 {
+		return 0, fmt.Errorf("prevResult has no interface %s in a sandbox", req.IfName)
+	}
+	if sandbox := req.PrevResult.Interfaces[index].Sandbox; sandbox != req.NetNS {
+		return 0, fmt.Errorf("prevResult's interface %s is in sandbox %s, not %s",
+			req.IfName, sandbox, req.NetNS)
+	}
+	return index, nil
+}
+
+// checkAddrs looks for the result's addresses of the interface with that index in it. An address
+// without an interface is taken for one of them.
 func checkAddrs(
 	ctx context.Context, req *plugin.Request, pod *nl.Handle, link *nl.Link, index int,
 ) error {
@@ -90,20 +101,28 @@ func checkRoutes(
 	}
 	var errs []error
 	for _, route := range req.PrevResult.Routes {
-		want, err := plugin.Prefix(route.Dst)
-		gateway, _ := netip.AddrFromSlice(route.GW)
-		found := slices.ContainsFunc(have, func(h nl.Route) bool {
-			if want.Bits() == 0 && h.Dst == want.Masked() {
-				return true
-			}
-			return h.Index == link.Index && h.Dst == want.Masked() &&
-				(!gateway.IsValid() || h.Gateway == gateway.Unmap()) &&
-				(route.Table == nil || h.Table == *route.Table)
-		})
-		if err == nil && !found {
-			err = fmt.Errorf("interface %s lacks the route to %s", req.IfName, want)
+		dst, err := plugin.Prefix(route.Dst)
+		if err == nil && !slices.ContainsFunc(have, func(h nl.Route) bool {
+			return isRoute(h, route, dst.Masked(), link.Index)
+		}) {
+			err = fmt.Errorf("interface %s lacks the route to %s", req.IfName, dst)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// isRoute reports whether a route of the kernel is the promised one to dst, by the link with that
+// index. A default route is so by whatever link.
+func isRoute(have nl.Route, promised *types.Route, dst netip.Prefix, index int) bool {
+	switch gateway, _ := netip.AddrFromSlice(promised.GW); {
+	case have.Dst != dst:
+		return false
+	case dst.Bits() == 0:
+		return true
+	case gateway.IsValid() && have.Gateway != gateway.Unmap():
+		return false
+	default:
+		return have.Index == index && (promised.Table == nil || have.Table == *promised.Table)
+	}
 }

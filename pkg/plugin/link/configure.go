@@ -3,7 +3,9 @@ package link
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -37,23 +39,15 @@ func Configure(
 	if err != nil {
 		return err
 	}
-	settings := []sysctl.Setting{{Key: "net/ipv6/conf/" + link.Name + "/ndisc_notify", Value: "1"}}
-	if hasIPv6(addrs) {
-		settings = append(settings, enableIPv6(link.Name, detect)...)
-	}
 	// On a kernel that lacks one, the addresses that need it say what is wrong.
-	if err := sysctl.Try(ns, settings...); err != nil {
+	if err := sysctl.Try(ns, settingsFor(addrs, link.Name, detect)...); err != nil {
 		return err
 	}
 	routes, err := addRoutes(result, link.Index, gateways)
 	if err != nil {
 		return err
 	}
-	changes := []nl.Change{nl.AnnounceIPv4(link.Index)}
-	for _, addr := range addrs {
-		changes = append(changes, nl.AddAddr(link.Index, addr))
-	}
-	changes = append(changes, nl.SetUp(link.Index))
+	changes := addAddrs(link.Index, addrs)
 	if hasIPv6(addrs) {
 		if err := pod.Apply(ctx, changes...); err != nil {
 			return err
@@ -66,18 +60,31 @@ func Configure(
 	return pod.Apply(ctx, append(changes, routes...)...)
 }
 
-// enableIPv6 lets links have IPv6 addresses, and keep them when they are set down.
-func enableIPv6(link string, detect bool) []sysctl.Setting {
-	settings := []sysctl.Setting{
-		{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0"},
-		{Key: "net/ipv6/conf/" + link + "/disable_ipv6", Value: "0"},
-		{Key: "net/ipv6/conf/" + link + "/keep_addr_on_down", Value: "1"},
+// settingsFor returns what the kernel is told before a link gets addresses. They let it have IPv6
+// addresses, if these are some, and keep them when it is set down.
+func settingsFor(addrs []netip.Prefix, link string, detect bool) []sysctl.Setting {
+	settings := []sysctl.Setting{{Key: "net/ipv6/conf/" + link + "/ndisc_notify", Value: "1"}}
+	if !hasIPv6(addrs) {
+		return settings
 	}
+	settings = append(settings,
+		sysctl.Setting{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0"},
+		sysctl.Setting{Key: "net/ipv6/conf/" + link + "/disable_ipv6", Value: "0"},
+		sysctl.Setting{Key: "net/ipv6/conf/" + link + "/keep_addr_on_down", Value: "1"})
 	if !detect {
 		settings = append(settings,
 			sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_dad", Value: "0"})
 	}
 	return settings
+}
+
+// addAddrs returns the changes that give a link, by index, its addresses, and set it up.
+func addAddrs(index int, addrs []netip.Prefix) []nl.Change {
+	changes := []nl.Change{nl.AnnounceIPv4(index)}
+	for _, addr := range addrs {
+		changes = append(changes, nl.AddAddr(index, addr))
+	}
+	return append(changes, nl.SetUp(index))
 }
 
 // settle waits for IPv6 addresses to be usable, which takes the kernel a moment also where it does
@@ -109,6 +116,20 @@ func settle(ctx context.Context, req *plugin.Request, link *nl.Link, detect bool
 // firstGateways are the gateways of the first addresses that have one, by family.
 type firstGateways struct{ v4, v6 netip.Addr }
 
+// note takes the gateway of an address, which may have none, if it is the first of its family.
+func (g *firstGateways) note(ip net.IP) {
+	gw, ok := netip.AddrFromSlice(ip)
+	first := &g.v6
+	if gw = gw.Unmap(); gw.Is4() {
+		first = &g.v4
+	}
+	if ok && !first.IsValid() {
+		*first = gw
+	}
+}
+
+// addresses returns the addresses of a result. Those that name another interface than the one with
+// that index are an error; those that name none are not a pod's.
 func addresses(
 	result *types100.Result, index int,
 ) (addrs []netip.Prefix, gateways firstGateways, err error) {
@@ -125,24 +146,13 @@ func addresses(
 				addr, *ip.Interface, index)
 		}
 		addrs = append(addrs, addr)
-		gw, ok := netip.AddrFromSlice(ip.Gateway)
-		gw = gw.Unmap()
-		if ok && gw.Is4() && !gateways.v4.IsValid() {
-			gateways.v4 = gw
-		} else if ok && gw.Is6() && !gateways.v6.IsValid() {
-			gateways.v6 = gw
-		}
+		gateways.note(ip.Gateway)
 	}
 	return addrs, gateways, nil
 }
 
 func hasIPv6(addrs []netip.Prefix) bool {
-	for _, a := range addrs {
-		if a.Addr().Is6() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr().Is6() })
 }
 
 // addRoutes returns the changes that give a link, by index, the routes of a result.

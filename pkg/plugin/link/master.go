@@ -117,29 +117,23 @@ func (c *OnMaster) Judge(modes []string) error {
 	if c.MTU < 0 {
 		return plugin.ConfError("mtu", c.MTU, "must be 0 or more")
 	}
-	if _, err := c.mode(modes); err != nil {
-		return err
-	}
-	return c.checkVLAN()
+	_, err := c.checked(modes)
+	return err
 }
 
-// checkVLAN refuses a number that no VLAN has.
-func (c *OnMaster) checkVLAN() error {
-	if c.VLAN < 0 || c.VLAN > vlan.MaxID {
-		return plugin.ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", vlan.MaxID))
+// checked returns the mode, by default the first of modes. It refuses a mode that is none of them,
+// and a number that no VLAN has.
+func (c *OnMaster) checked(modes []string) (mode string, err error) {
+	if mode = c.Mode; mode == "" {
+		mode = modes[0]
 	}
-	return nil
-}
-
-// mode is Mode or its default.
-func (c *OnMaster) mode(modes []string) (string, error) {
-	if c.Mode == "" {
-		return modes[0], nil
-	}
-	if !slices.Contains(modes, c.Mode) {
+	if !slices.Contains(modes, mode) {
 		return "", plugin.ConfError("mode", c.Mode, "give one of "+strings.Join(modes, ", "))
 	}
-	return c.Mode, nil
+	if c.VLAN < 0 || c.VLAN > vlan.MaxID {
+		return "", plugin.ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", vlan.MaxID))
+	}
+	return mode, nil
 }
 
 // Masters are the operations of a plugin whose interface is made on a master.
@@ -161,40 +155,22 @@ func (m Masters) Add(
 	ctx context.Context, req *plugin.Request, c *OnMaster, mac net.HardwareAddr,
 	given *types100.Result, build Maker,
 ) (*types100.Result, error) {
-	mode, err := c.mode(m.Modes)
+	mode, err := c.checked(m.Modes)
 	if err != nil {
-		return nil, err
-	}
-	if err := c.checkVLAN(); err != nil {
 		return nil, err
 	}
 	ipam, err := c.IPAMType()
 	if err != nil {
 		return nil, err
 	}
-	master, err := c.master(ctx, req)
+	lower, err := m.lower(ctx, req, c, mode)
 	if err != nil {
 		return nil, err
 	}
-	if c.VLAN != 0 {
-		if master, err = m.inVLAN(ctx, req, master, c); err != nil {
-			return nil, err
-		}
-	}
-	if err := mayUse(ctx, req, master, mode); err != nil {
-		return nil, err
-	}
-	ns, pod, err := req.Pod()
-	if err != nil {
-		return nil, err
-	}
-	wanted := nl.NewLink{Name: req.IfName, In: ns, MTU: c.MTU, MAC: mac, Group: Group}
-	if err := makeNamed(ctx, req, wanted, func(l nl.NewLink) error {
-		return build(ctx, master, l, mode)
-	}); err != nil {
-		return nil, err
-	}
-	link, described, err := Adopt(ctx, req)
+	wanted := nl.NewLink{Name: req.IfName, MTU: c.MTU, MAC: mac, Group: Group}
+	link, described, err := makeInPod(ctx, req, wanted, func(l nl.NewLink) error {
+		return build(ctx, lower, l, mode)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -208,17 +184,48 @@ func (m Masters) Add(
 		}
 	}
 	if given == nil {
-		return result, pod.SetUp(ctx, link.Index)
+		return result, setUp(ctx, req, link)
 	}
-	result.Routes = given.Routes
-	for _, ip := range given.IPs {
-		result.IPs = append(result.IPs,
-			&types100.IPConfig{Interface: types100.Int(0), Address: ip.Address, Gateway: ip.Gateway})
-	}
+	result.IPs, result.Routes = ofFirstInterface(given.IPs), given.Routes
 	return result, Configure(ctx, req, link, result, 0, c.EnableDAD)
 }
 
-// inVLAN returns the link for the VLAN of a master.
+// ofFirstInterface returns addresses as those of the first interface of a result.
+func ofFirstInterface(given []*types100.IPConfig) (ips []*types100.IPConfig) {
+	for _, ip := range given {
+		ips = append(ips,
+			&types100.IPConfig{Interface: types100.Int(0), Address: ip.Address, Gateway: ip.Gateway})
+	}
+	return ips
+}
+
+// setUp sets up a link of the pod that gets no addresses.
+func setUp(ctx context.Context, req *plugin.Request, link *nl.Link) error {
+	_, pod, err := req.Pod()
+	if err != nil {
+		return err
+	}
+	return pod.SetUp(ctx, link.Index)
+}
+
+// lower returns the link to make the interface on, if the attachment may use it in that mode: the
+// master or, with a VLAN, the link on the master that is in it.
+func (m Masters) lower(
+	ctx context.Context, req *plugin.Request, c *OnMaster, mode string,
+) (*Lower, error) {
+	lower, err := c.master(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if c.VLAN != 0 {
+		if lower, err = m.inVLAN(ctx, req, lower, c); err != nil {
+			return nil, err
+		}
+	}
+	return lower, mayUse(ctx, req, lower, mode)
+}
+
+// inVLAN returns the link for the VLAN of a master. It makes the link if no attachment has it yet.
 func (m Masters) inVLAN(
 	ctx context.Context, req *plugin.Request, master *Lower, c *OnMaster,
 ) (*Lower, error) {
@@ -279,15 +286,26 @@ func (Masters) Room(ctx context.Context, req *plugin.Request, c *OnMaster) (uint
 	return plugin.Unlimited, err
 }
 
+// makeInPod makes a link in the pod's namespace and adopts it.
+func makeInPod(
+	ctx context.Context, req *plugin.Request, wanted nl.NewLink, build func(nl.NewLink) error,
+) (*nl.Link, *types100.Interface, error) {
+	if err := makeNamed(ctx, req, wanted, build); err != nil {
+		return nil, nil, err
+	}
+	return Adopt(ctx, req)
+}
+
 // makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the
 // namespace of the master has too, as eth0; there the link gets its name when it is in the pod.
 func makeNamed(
 	ctx context.Context, req *plugin.Request, wanted nl.NewLink, build func(nl.NewLink) error,
 ) error {
-	_, pod, err := req.Pod()
+	ns, pod, err := req.Pod()
 	if err != nil {
 		return err
 	}
+	wanted.In = ns
 	taken := build(wanted)
 	if !errors.Is(taken, fs.ErrExist) {
 		return taken
@@ -313,11 +331,8 @@ func makeNamed(
 // Check compares the interface with prevResult and with the configuration. A master that is named
 // must be there, and the interface's.
 func (m Masters) Check(ctx context.Context, req *plugin.Request, c *OnMaster) error {
-	mode, err := c.mode(m.Modes)
+	mode, err := c.checked(m.Modes)
 	if err != nil {
-		return err
-	}
-	if err := c.checkVLAN(); err != nil {
 		return err
 	}
 	var master *Lower
@@ -336,6 +351,14 @@ func (m Masters) Check(ctx context.Context, req *plugin.Request, c *OnMaster) er
 	if link.Mode != mode {
 		return fmt.Errorf("interface %s is in mode %s, not %s", link.Name, link.Mode, mode)
 	}
+	return checkLower(ctx, req, c, link, master)
+}
+
+// checkLower looks for the link in the VLAN below an interface, if there is to be one, and for the
+// master below that. A master that is nil may be any.
+func checkLower(
+	ctx context.Context, req *plugin.Request, c *OnMaster, link *nl.Link, master *Lower,
+) (err error) {
 	lower := link.ParentIndex
 	if c.VLAN != 0 {
 		if lower, err = checkVLANLink(ctx, req, c, link); err != nil {
