@@ -39,6 +39,7 @@ func parseConditions(key string, words []string, is4 bool) (nft.Expr, error) {
 	return all, nil
 }
 
+// parser takes conditions from words, for one family.
 type parser struct {
 	words []string
 	is4   bool
@@ -61,38 +62,46 @@ func (p *parser) either(words ...string) bool {
 	return true
 }
 
+// condition takes one condition. Its first word shows whose language it is in: iptables has options
+// there, nft has names.
 func (p *parser) condition() (nft.Expr, error) {
+	switch {
+	case p.either("!"):
+		return p.option(nft.IsNot)
+	case len(p.words) > 0 && strings.HasPrefix(p.words[0], "-"):
+		return p.option(nft.Is)
+	}
+	return p.expression()
+}
+
+// option takes a condition of iptables.
+func (p *parser) option(compare nft.Comparison) (nft.Expr, error) {
+	switch p.next() {
+	case "-s", "--source":
+		return p.address(nft.Source, compare)
+	case "-d", "--destination":
+		return p.address(nft.Destination, compare)
+	case "-i", "--in-interface":
+		return p.name(compare)
+	}
+	return nil, errUnknownCondition
+}
+
+// expression takes a condition of nft.
+func (p *parser) expression() (nft.Expr, error) {
 	family := "ip6"
 	if p.is4 {
 		family = "ip"
 	}
-	compare := nft.Is
-	if p.either("!") {
-		compare = nft.IsNot
-	}
-	match := nft.Source
 	switch word := p.next(); {
-	case word == "-s", word == "--source":
-	case word == "-d", word == "--destination":
-		match = nft.Destination
-	case word == "-i", word == "--in-interface":
-		return p.name(compare)
-	case compare == nft.IsNot:
-		return nil, errUnknownCondition
 	case word == family && p.either("saddr"):
-		compare = p.comparison()
+		return p.address(nft.Source, p.comparison())
 	case word == family && p.either("daddr"):
-		match, compare = nft.Destination, p.comparison()
+		return p.address(nft.Destination, p.comparison())
 	case word == "iifname", word == "meta" && p.either("iifname"):
 		return p.name(p.comparison())
-	default:
-		return nil, errUnknownCondition
 	}
-	to, err := p.address()
-	if err != nil {
-		return nil, err
-	}
-	return match(compare, to), nil
+	return nil, errUnknownCondition
 }
 
 // comparison takes an operator of nft.
@@ -104,7 +113,10 @@ func (p *parser) comparison() nft.Comparison {
 	return nft.Is
 }
 
-func (p *parser) address() (netip.Prefix, error) {
+// address takes an address or a subnet, and matches it.
+func (p *parser) address(
+	match func(nft.Comparison, netip.Prefix) nft.Expr, compare nft.Comparison,
+) (nft.Expr, error) {
 	word := p.next()
 	prefix, err := netip.ParsePrefix(word)
 	if err != nil {
@@ -114,12 +126,12 @@ func (p *parser) address() (netip.Prefix, error) {
 		}
 	}
 	if !prefix.IsValid() || prefix.Addr().Is4() != p.is4 {
-		return prefix, errors.New("has no address or subnet of its family where one must be")
+		return nil, errors.New("has no address or subnet of its family where one must be")
 	}
-	return prefix, nil
+	return match(compare, prefix), nil
 }
 
-// name takes an interface's name; one with a wildcard is not known here.
+// name takes an interface's name, and matches it. One with a wildcard is not known here.
 func (p *parser) name(compare nft.Comparison) (nft.Expr, error) {
 	name := strings.Trim(p.next(), `"`)
 	if name == "" || len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, `*+{}@$,"`) {

@@ -52,14 +52,7 @@ func mappings(req *plugin.Request) ([]forward, error) {
 
 // forward checks the mapping, which is the value of key.
 func (m mapping) forward(key string) (f forward, err error) {
-	switch strings.ToLower(m.Protocol) {
-	case "tcp":
-		f.protocol = unix.IPPROTO_TCP
-	case "udp":
-		f.protocol = unix.IPPROTO_UDP
-	case "sctp":
-		f.protocol = unix.IPPROTO_SCTP
-	default:
+	if f.protocol = protocolOf(m.Protocol); f.protocol == 0 {
 		return f, plugin.ConfError(key+".protocol", m.Protocol, `give "tcp", "udp" or "sctp"`)
 	}
 	for _, port := range []struct {
@@ -82,6 +75,19 @@ func (m mapping) forward(key string) (f forward, err error) {
 	}
 	f.hostIP = f.hostIP.Unmap()
 	return f, nil
+}
+
+// protocolOf returns the number of a protocol, in whatever case; 0 if its ports cannot be mapped.
+func protocolOf(name string) byte {
+	switch strings.ToLower(name) {
+	case "tcp":
+		return unix.IPPROTO_TCP
+	case "udp":
+		return unix.IPPROTO_UDP
+	case "sctp":
+		return unix.IPPROTO_SCTP
+	}
+	return 0
 }
 
 // of reports whether the mapping is for a pod's address of that family.

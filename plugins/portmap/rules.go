@@ -77,20 +77,28 @@ func wanted(req *plugin.Request, c *Conf) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := w.lead(pods, c, req.Limits); err != nil {
+		return nil, err
+	}
+	return w, w.checkAddresses(req)
+}
+
+// lead makes the rules that lead to the pod's addresses, and notes those that there are some for.
+func (w *work) lead(pods []netip.Prefix, c *Conf, limits *attachment.Limits) error {
 	for _, pod := range pods {
-		rules, err := c.rulesFor(pod, w.forwards, req.Limits)
+		rules, err := c.rulesFor(pod, w.forwards, limits)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(rules) == 0 {
 			continue
 		}
 		w.rules, w.pods = append(w.rules, rules...), append(w.pods, pod.Addr())
-		if pod.Addr().Is4() && c.snat() && req.Limits.MayMapLoopback() {
+		if pod.Addr().Is4() && c.snat() && limits.MayMapLoopback() {
 			w.localnet = pod.Addr()
 		}
 	}
-	return w, w.checkAddresses(req)
+	return nil
 }
 
 // podAddresses returns the first address of each family that prevResult has on the interface, or on
@@ -124,6 +132,8 @@ func formerPods(req *plugin.Request) (pods []netip.Addr) {
 	return pods
 }
 
+// onInterface reports whether an address of prevResult is of the pod's interface. One that names no
+// interface is.
 func onInterface(req *plugin.Request, ip *types100.IPConfig) bool {
 	all := req.PrevResult.Interfaces
 	if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(all) {
@@ -140,34 +150,48 @@ func (c *Conf) rulesFor(
 	if err != nil {
 		return nil, err
 	}
-	var masquerade []nft.Rule
 	for _, f := range forwards {
-		if !f.of(pod.Addr()) {
-			continue
+		if f.of(pod.Addr()) {
+			rules = append(rules, nft.NewRule(portsChain, conditions, f.destination(pod.Addr(), limits),
+				nft.Protocol(f.protocol), nft.Port(f.hostPort),
+				nft.TranslateTo(netip.AddrPortFrom(pod.Addr(), f.containerPort))))
 		}
-		host := nft.IP(pod.Addr())
-		if pod.Addr().Is4() && !limits.MayMapLoopback() {
-			host = nft.NotLoopback()
-		}
-		if f.hostIP.IsValid() && !f.hostIP.IsUnspecified() {
-			host = nft.Destination(nft.Is, single(f.hostIP))
-		}
-		rules = append(rules, nft.NewRule(portsChain, conditions, host, nft.Protocol(f.protocol),
-			nft.Port(f.hostPort),
-			nft.TranslateTo(netip.AddrPortFrom(pod.Addr(), f.containerPort))))
-		masquerade = append(masquerade,
-			nft.NewRule(masqueradeChain, c.masqueraded(pod), nft.Destination(nft.Is, single(pod.Addr())),
-				nft.Protocol(f.protocol), nft.Port(f.containerPort), nft.OriginalPort(f.hostPort),
-				nft.Masquerade()))
 	}
 	if len(rules) == 0 || !c.snat() {
 		return rules, nil
 	}
-	if pod.Addr().Is4() && !c.MasqAll && limits.MayMapLoopback() {
-		masquerade = append(masquerade, nft.NewRule(masqueradeChain,
-			nft.Source(nft.Is, loopback4()), nft.Destination(nft.Is, single(pod.Addr())), nft.Masquerade()))
+	return append(rules, c.masquerades(pod, forwards, limits)...), nil
+}
+
+// destination matches the addresses of the node that packets of the mapping are for.
+func (f forward) destination(pod netip.Addr, limits *attachment.Limits) nft.Expr {
+	switch {
+	case f.hostIP.IsValid() && !f.hostIP.IsUnspecified():
+		return nft.Destination(nft.Is, single(f.hostIP))
+	case pod.Is4() && !limits.MayMapLoopback():
+		return nft.NotLoopback()
 	}
-	return append(rules, masquerade...), nil
+	return nft.IP(pod)
+}
+
+// masquerades returns the rules by which packets of the mappings come from the node, where the pod
+// could not answer their own source.
+func (c *Conf) masquerades(
+	pod netip.Prefix, forwards []forward, limits *attachment.Limits,
+) (rules []nft.Rule) {
+	toPod := nft.Destination(nft.Is, single(pod.Addr()))
+	for _, f := range forwards {
+		if f.of(pod.Addr()) {
+			rules = append(rules, nft.NewRule(masqueradeChain, c.masqueraded(pod), toPod,
+				nft.Protocol(f.protocol), nft.Port(f.containerPort), nft.OriginalPort(f.hostPort),
+				nft.Masquerade()))
+		}
+	}
+	if pod.Addr().Is4() && !c.MasqAll && limits.MayMapLoopback() {
+		rules = append(rules, nft.NewRule(masqueradeChain,
+			nft.Source(nft.Is, loopback4()), toPod, nft.Masquerade()))
+	}
+	return rules
 }
 
 // masqueraded matches the sources, beside loopback addresses, that SNAT is for.
@@ -178,4 +202,5 @@ func (c *Conf) masqueraded(pod netip.Prefix) nft.Expr {
 	return nft.Source(nft.Is, pod)
 }
 
+// single returns the network of one address.
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

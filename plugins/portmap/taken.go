@@ -100,8 +100,17 @@ func (w *work) checkAddresses(req *plugin.Request) error {
 	return nil
 }
 
+// takesFrom reports whether a mapping takes packets that a process of the node listens for. On ::1
+// they still reach it, see table.
+func (w *work) takesFrom(f forward, l nl.Listener) bool {
+	return l.Port() == f.hostPort && l.Addr() != netip.IPv6Loopback() &&
+		slices.ContainsFunc(w.pods, func(pod netip.Addr) bool {
+			return f.of(pod) && l.Takes(f.host(pod))
+		})
+}
+
 // checkListeners refuses mappings of ports that a process of the node listens on: it would not be
-// reached any more. On ::1 it would, see table.
+// reached any more.
 func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
 	ns, _, err := req.Host()
 	if err != nil || weaken.Off(weaken.Listeners) {
@@ -117,10 +126,7 @@ func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
 			byProtocol[f.protocol] = listeners
 		}
 		for _, l := range listeners {
-			if l.Port() == f.hostPort && l.Addr() != netip.IPv6Loopback() &&
-				slices.ContainsFunc(w.pods, func(pod netip.Addr) bool {
-					return f.of(pod) && l.Takes(f.host(pod))
-				}) {
+			if w.takesFrom(f, l) {
 				return f.taken(fmt.Sprintf("a process of the node that listens on %s", l.AddrPort),
 					"choose another hostPort, or stop that process")
 			}
@@ -163,17 +169,17 @@ func (w *work) meets(f forward, o nft.Owned, m nft.Match) bool {
 			return r.Chain == portsChain && o.Asks(r.Expr)
 		})
 	}
-	for _, pod := range w.pods {
-		host := f.host(pod)
-		if m.NotLoopback && host.IsLoopback() {
-			continue
-		}
-		if f.of(pod) && m.Family == familyOf(pod) &&
-			(!m.Destination.IsValid() || host.IsUnspecified() || m.Destination == host) {
-			return true
-		}
+	return slices.ContainsFunc(w.pods, func(pod netip.Addr) bool {
+		return f.of(pod) && m.Family == familyOf(pod) && reaches(m, f.host(pod))
+	})
+}
+
+// reaches reports whether a rule is for packets to host, which is unspecified for all addresses.
+func reaches(m nft.Match, host netip.Addr) bool {
+	if m.NotLoopback && host.IsLoopback() {
+		return false
 	}
-	return false
+	return !m.Destination.IsValid() || host.IsUnspecified() || m.Destination == host
 }
 
 // Protect refuses ports that a binary that runs in place of this plugin would take from the node.

@@ -120,6 +120,8 @@ func (r Range) checkUnused() error {
 	return nil
 }
 
+// parseSets appends the range sets that are the value of key. The ranges of a set are of one
+// family: a pod gets one address of it.
 func parseSets(sets []file.Set, key string, list [][]Range) ([]file.Set, error) {
 	for i, ranges := range list {
 		key := fmt.Sprintf("%s[%d]", key, i)
@@ -145,17 +147,9 @@ func parseSets(sets []file.Set, key string, list [][]Range) ([]file.Set, error) 
 
 // parse reads a range, with what it leaves out.
 func (r Range) parse(key string) (file.Range, error) {
-	subnet, err := plugin.ParsePrefix(key+".subnet", r.Subnet)
+	subnet, err := parseSubnet(key+".subnet", r.Subnet)
 	if err != nil {
 		return file.Range{}, err
-	}
-	switch {
-	case subnet.Masked() != subnet:
-		return file.Range{}, plugin.ConfError(key+".subnet", r.Subnet,
-			"has host bits set; the network is "+subnet.Masked().String())
-	case subnet.Bits() > subnet.Addr().BitLen()-2:
-		return file.Range{}, plugin.ConfError(key+".subnet", r.Subnet,
-			"is too small: it has fewer than four addresses")
 	}
 	parsed := file.Range{Subnet: subnet}
 	first := subnet.Addr().Next()
@@ -185,6 +179,21 @@ func (r Range) parse(key string) (file.Range, error) {
 			"is before rangeStart "+parsed.First.String())
 	}
 	return parsed, nil
+}
+
+// parseSubnet reads the value of key, a subnet without host bits and with room for pods.
+func parseSubnet(key, text string) (netip.Prefix, error) {
+	subnet, err := plugin.ParsePrefix(key, text)
+	switch {
+	case err != nil:
+		return subnet, err
+	case subnet.Masked() != subnet:
+		return subnet, plugin.ConfError(key, text,
+			"has host bits set; the network is "+subnet.Masked().String())
+	case subnet.Bits() > subnet.Addr().BitLen()-2:
+		return subnet, plugin.ConfError(key, text, "is too small: it has fewer than four addresses")
+	}
+	return subnet, nil
 }
 
 // lastOf returns the last address of a subnet that is given away: not the broadcast address of
@@ -240,6 +249,7 @@ func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 // askAnother is what a pod can do whose address it cannot have.
 const askAnother = "ask for another address"
 
+// grant gives an address that a pod asks for to the range set that has it.
 func grant(list []file.Wish, a ipam.Asked) error {
 	for i := range list {
 		r, ok := list[i].Set.Find(a.Addr)

@@ -51,9 +51,15 @@ func (p Plugin) resolvConf(path string) (dns types.DNS, err error) {
 	if err != nil {
 		return dns, plugin.ConfError("ipam.resolvConf", path, err.Error())
 	}
-	for line := range strings.Lines(string(text)) {
+	return parseResolvConf(string(text)), nil
+}
+
+// parseResolvConf returns what it knows of a file in the format of resolv.conf(5). A comment begins
+// with a word that is no key.
+func parseResolvConf(text string) (dns types.DNS) {
+	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || strings.HasPrefix(fields[0], "#") || strings.HasPrefix(fields[0], ";") {
+		if len(fields) < 2 {
 			continue
 		}
 		switch fields[0] {
@@ -67,7 +73,7 @@ func (p Plugin) resolvConf(path string) (dns types.DNS, err error) {
 			dns.Options = append(dns.Options, only(isOption, fields[1:])...)
 		}
 	}
-	return dns, nil
+	return dns
 }
 
 // readResolvConf reads the file. Where paths are not trusted, a symbolic link is followed only as
@@ -79,6 +85,7 @@ func (p Plugin) readResolvConf(path string) ([]byte, error) {
 	return p.ResolvConf.Read(path, maxResolvConf)
 }
 
+// only returns the words that are allowed.
 func only(allowed func(string) bool, words []string) []string {
 	return slices.DeleteFunc(slices.Clone(words), func(word string) bool { return !allowed(word) })
 }

@@ -28,6 +28,7 @@ type pod struct {
 	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString //nolint:revive // the key
 }
 
+// podOf reads CNI_ARGS.
 func podOf(req *plugin.Request) (*pod, error) {
 	p := &pod{}
 	return p, req.Env(p)
@@ -70,13 +71,20 @@ func (p *pod) claim(
 	case apierrors.IsBadRequest(err):
 		return nil, plugin.ConfError(claimKey, args.Claim, err.Error())
 	}
-	if err == nil && claim.Spec.Network != "" && claim.Spec.Network != req.Network &&
-		(req.Limits == nil || claim.Spec.Network != req.Limits.Name) {
+	if err == nil && !isOf(claim, req) {
 		return nil, plugin.ConfError(claimKey, args.Claim, fmt.Sprintf(
 			"spec.network of the IPAMClaim is %.80q, and this network is %q; name a claim that is of this "+
 				"network", claim.Spec.Network, req.Network))
 	}
 	return claim, err
+}
+
+// isOf reports whether a claim is of the network: by its name or, for a tenant's network, by the
+// name that it has in its namespace. A claim without a network is of any.
+func isOf(claim *claimv1.IPAMClaim, req *plugin.Request) bool {
+	network := claim.Spec.Network
+	return network == "" || network == req.Network ||
+		req.Limits != nil && network == req.Limits.Name
 }
 
 // grant gives each address that the pod asks for, itself or by its claim, to the range that it is
@@ -106,6 +114,7 @@ func (p *plan) grant(req *plugin.Request, pod *pod, claim *claimv1.IPAMClaim) er
 	return nil
 }
 
+// grantOne gives an address to the range that it is of. Two requests for one address are one.
 func (p *plan) grantOne(a ipam.Asked) error {
 	if slices.ContainsFunc(p.wishes, func(w block.Wish) bool { return w.Asked == a.Addr }) {
 		return nil

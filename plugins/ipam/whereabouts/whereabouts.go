@@ -69,10 +69,7 @@ func (p Plugin) Add(
 		return nil, err
 	}
 	err = p.operate(ctx, "ADD", req, c, func(m *Addresses) error {
-		if unused := c.unusedKeys(); len(unused) > 0 {
-			m.Log.InfoContext(ctx, "keys without effect",
-				"network", req.Network, "keys", unused, "flatFile", flat)
-		}
+		c.logUnused(ctx, m.Log, req.Network, flat)
 		addrs, err := want.allocate(ctx, m, req, func(ctx context.Context) error {
 			return p.operate(ctx, "DEL", req, c, func(m *Addresses) error { return m.Del(ctx, req.ID) })
 		})
@@ -83,6 +80,14 @@ func (p Plugin) Add(
 		return err
 	})
 	return result, err
+}
+
+// logUnused logs which keys of the configuration and of the flat file have no effect.
+func (c *Conf) logUnused(ctx context.Context, log *slog.Logger, network, flat string) {
+	if unused := c.unusedKeys(); len(unused) > 0 {
+		log.InfoContext(ctx, "keys without effect",
+			"network", network, "keys", unused, "flatFile", flat)
+	}
 }
 
 // otherSpaces returns the network_names under which a tenant's network may have addresses, beside
