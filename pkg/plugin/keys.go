@@ -51,12 +51,8 @@ func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []
 				continue
 			}
 		}
-		if twin, ok := written[name]; ok && twin == key {
-			k.refuse(at, "keep one of the two", "the key appears twice in one object")
-			continue
-		} else if ok {
-			k.refuse(at, "keep one of the two", "%s and %s differ by case alone", strictjson.Quote(twin),
-				strictjson.Quote(key))
+		if twin, ok := written[name]; ok {
+			k.twins(at, twin, key)
 			continue
 		}
 		written[name] = key
@@ -67,6 +63,17 @@ func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []
 			k.value(at, m.Value, field)
 		}
 	}
+}
+
+// twins refuses two keys of one object that mean the same.
+func (k *keys) twins(path, first, second string) {
+	const fix = "keep one of the two"
+	if first == second {
+		k.refuse(path, fix, "the key appears twice in one object")
+		return
+	}
+	k.refuse(path, fix, "%s and %s differ by case alone", strictjson.Quote(first),
+		strictjson.Quote(second))
 }
 
 // value looks at the objects in a value.
@@ -101,6 +108,7 @@ func (k *keys) stranger(at, key string, known []string) {
 	k.unknown = append(k.unknown, at)
 }
 
+// refuse notes that a key is likely to be meant for another. The first one counts.
 func (k *keys) refuse(at, fix, format string, args ...any) {
 	if k.refused == nil {
 		k.refused = &failure.Error{

@@ -113,23 +113,10 @@ func (r *Request) MAC(configured string) (net.HardwareAddr, error) {
 // MACFrom returns the MAC address that the pod asks for: that of the last source that has one, else
 // the configured one, of the key mac; nil for none.
 func (r *Request) MACFrom(configured string, sources ...MACSource) (net.HardwareAddr, error) {
-	var env struct {
-		types.CommonArgs
-		MAC types.UnmarshallableString
-	}
-	if err := r.Env(&env); err != nil {
+	asked, err := r.askedMACs()
+	if err != nil {
 		return nil, err
 	}
-	var args, runtime struct {
-		MAC string `json:"mac"`
-	}
-	if err := Part("args.cni", r.CNIArgs, &args); err != nil {
-		return nil, err
-	}
-	if err := Part("runtimeConfig", r.Runtime, &runtime); err != nil {
-		return nil, err
-	}
-	asked := map[MACSource]string{EnvMAC: string(env.MAC), ArgsMAC: args.MAC, RuntimeMAC: runtime.MAC}
 	key, value := "mac", configured
 	for _, source := range sources {
 		if asked[source] != "" {
@@ -146,6 +133,31 @@ func (r *Request) MACFrom(configured string, sources ...MACSource) (net.Hardware
 	return mac, err
 }
 
+// askedMACs reads what each source has; an empty string is for nothing.
+func (r *Request) askedMACs() (map[MACSource]string, error) {
+	var env struct {
+		types.CommonArgs
+		MAC types.UnmarshallableString
+	}
+	if err := r.Env(&env); err != nil {
+		return nil, err
+	}
+	var args, runtime struct {
+		MAC string `json:"mac"`
+	}
+	if err := Part("args.cni", r.CNIArgs, &args); err != nil {
+		return nil, err
+	}
+	if err := Part("runtimeConfig", r.Runtime, &runtime); err != nil {
+		return nil, err
+	}
+	return map[MACSource]string{
+		EnvMAC: string(env.MAC), ArgsMAC: args.MAC, RuntimeMAC: runtime.MAC,
+	}, nil
+}
+
+// parseMAC reads the value of key. A MAC that no interface can have is an error: a group's, or none
+// at all.
 func parseMAC(key, value string) (net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(value)
 	if err != nil || len(mac) != macLength {

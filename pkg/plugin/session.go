@@ -48,6 +48,7 @@ type place struct {
 	node bool
 }
 
+// close closes what at has opened of a namespace, also if that was not all.
 func (p *place) close() {
 	if p.handle != nil {
 		p.handle.Close()
@@ -80,6 +81,7 @@ func (s *Session) Host() (*nl.Handle, error) {
 	return at.handle, nil
 }
 
+// at returns a namespace, which it opens once in a session. The session closes it.
 func (s *Session) at(path string) (*place, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,6 +162,7 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 	return prepared, nil
 }
 
+// run calls an operation. What an ADD that fails has done is taken back, also after its time is up.
 func (b *Bound) run(
 	ctx context.Context, call *invoke.Call, run operation,
 ) (stdout []byte, err error) {
@@ -178,6 +181,7 @@ func (b *Bound) run(
 	return stdout, err
 }
 
+// do calls an operation, and returns its result as JSON in the version that the request asks for.
 func do(
 	ctx context.Context, command string, req *Request, run operation,
 ) (stdout []byte, err error) {
@@ -220,17 +224,22 @@ func (p *Plugin) own(config []byte) ([]byte, error) {
 	return ipam, nil
 }
 
+// environment is a list of NAME=VALUE.
+type environment []string
+
+// get returns the value of a variable; it is empty for none. The last one counts, as for a process.
+func (e environment) get(name string) string {
+	for _, pair := range slices.Backward(e) {
+		if value, ok := strings.CutPrefix(pair, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
 // request reads the wire form.
 func (s *Session) request(call *invoke.Call) (command string, req *Request, err error) {
-	env := func(name string) string {
-		// The last one counts, as for a process.
-		for _, pair := range slices.Backward(call.Environ) {
-			if value, ok := strings.CutPrefix(pair, name+"="); ok {
-				return value
-			}
-		}
-		return ""
-	}
+	env := environment(call.Environ).get
 	var c struct {
 		Common
 		Args struct {

@@ -27,6 +27,7 @@ type Plugin struct {
 	VLANs vlan.Links
 }
 
+// masters returns the operations that ipvlan shares with other plugins.
 func (p Plugin) masters() link.Masters {
 	return link.Masters{Kind: "ipvlan", Modes: modes(), VLANs: p.VLANs}
 }

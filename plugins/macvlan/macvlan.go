@@ -32,6 +32,7 @@ type Plugin struct {
 	VLANs vlan.Links
 }
 
+// masters returns the operations that macvlan shares with other plugins.
 func (p Plugin) masters() link.Masters {
 	return link.Masters{Kind: "macvlan", Modes: modes(), VLANs: p.VLANs}
 }

@@ -15,6 +15,7 @@ type flow struct {
 	port   uint16
 }
 
+// familyOf returns the family of the rules for an address: the table is one for both.
 func familyOf(a netip.Addr) nft.Family {
 	if a.Is4() {
 		return nft.IPv4

@@ -68,6 +68,7 @@ func (c *Conf) Knows() error {
 	return err
 }
 
+// check refuses a bit that a packet's mark does not have.
 func (c *Conf) check() error {
 	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > maxMarkBit) {
 		return plugin.ConfError("markMasqBit", *c.MarkMasqBit,
@@ -79,6 +80,7 @@ func (c *Conf) check() error {
 // Validate judges the values.
 func (c *Conf) Validate() error { return c.check() }
 
+// snat reports whether the source of packets to the pod may become the node: by default it may.
 func (c *Conf) snat() bool { return c.SNAT == nil || *c.SNAT }
 
 // Add makes the rules. Those of an ADD before go, also if there are no mappings any more.

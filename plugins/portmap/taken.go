@@ -33,6 +33,7 @@ func (f forward) host(pod netip.Addr) netip.Addr {
 // key returns where the mapping stands.
 func (f forward) key() string { return fmt.Sprintf("runtimeConfig.portMappings[%d]", f.index) }
 
+// String names the port of the node for messages.
 func (f forward) String() string {
 	name := map[byte]string{
 		unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp",

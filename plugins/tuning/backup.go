@@ -51,6 +51,7 @@ func (p Plugin) backups(req *plugin.Request, c *Conf) (backups, error) {
 	return backups{place, req.ContainerID + "_" + req.IfName + suffix}, err
 }
 
+// place returns the directory of the backups, which is not made yet, maybe.
 func (p Plugin) place(req *plugin.Request, c *Conf) (hostfile.Place, error) {
 	return req.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
 }
@@ -103,6 +104,7 @@ func (b backups) write(content backup) error {
 	return nil
 }
 
+// temporary returns the name under which a file is written before it gets its own.
 func temporary(name string) string { return "." + name }
 
 // load reads the attachment's backup; fs.ErrNotExist if there is none.
@@ -124,6 +126,7 @@ func open(place hostfile.Place) (hostfile.Dir, error) {
 	return dir, err
 }
 
+// read reads a backup; fs.ErrNotExist if there is none.
 func read(dir hostfile.Dir, name string) (*backup, error) {
 	data, _, err := dir.Read(name, maxBackup)
 	if err != nil {
@@ -149,6 +152,8 @@ func (b backups) remove() error {
 	return remove(dir, b.name)
 }
 
+// remove removes a backup, and what a killed ADD left beside it. That there is neither is no
+// error.
 func remove(dir hostfile.Dir, name string) error {
 	return errors.Join(dir.RemoveAny(name), dir.RemoveAny(temporary(name)))
 }

@@ -50,6 +50,7 @@ func Detach(ctx context.Context, req *plugin.Request, c *plugin.Common) error {
 	return plugin.PassOn(ctx, req, c, "DEL")
 }
 
+// remove removes the pod's interface. One that is gone, alone or with the pod, is no error.
 func remove(ctx context.Context, req *plugin.Request) error {
 	_, pod, err := req.Pod()
 	if errors.Is(err, plugin.ErrNoPod) {

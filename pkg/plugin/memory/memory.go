@@ -255,6 +255,7 @@ func (m *Memory) collect(
 	return joined(errs...)
 }
 
+// load reads a saved configuration; fs.ErrNotExist if there is none.
 func (m *Memory) load(name string) (*saved, error) {
 	path := filepath.Join(m.Dir, name)
 	data, err := hostfile.Read(path, maxSaved)
@@ -280,6 +281,7 @@ func (m *Memory) forget(name string) error {
 	return nil
 }
 
+// step is where tests kill the process.
 func (m *Memory) step(change string) {
 	if m.Step != nil {
 		m.Step(change)

@@ -13,6 +13,7 @@ type fuse struct {
 	left atomic.Int64
 }
 
+// Err is nil as often as the fuse has steps left: nl and sysctl ask before each change.
 func (f *fuse) Err() error {
 	if f.left.Add(-1) < 0 {
 		return context.Canceled

@@ -32,7 +32,7 @@ func WithoutEachKey[C any](
 		}
 		for _, key := range slices.Sorted(maps.Keys(object)) {
 			delete(missing, key)
-			if key == "type" || key == "name" || key == "cniVersion" {
+			if slices.Contains([]string{"type", "name", "cniVersion"}, key) {
 				continue // nobody calls a plugin without them
 			}
 			without := maps.Clone(object)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,17 +74,7 @@ func (s OnMaster) Twins(t *testing.T, result, args string, more Conf) {
 		if _, err := p.Add(s.Conf().With(more)); err != nil {
 			t.Fatal(err)
 		}
-		var printed any
-		if err := json.Unmarshal(p.Prev, &printed); err != nil {
-			t.Fatal(err)
-		}
-		sorted, err := json.MarshalIndent(printed, "", " ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := strings.NewReplacer(p.NetNS, "NETNS", p.Link("net1").Attrs().HardwareAddr.String(),
-			"ITS MAC").Replace(string(sorted))
-		twins[i] = append(strings.Split(state(p)+text, "\n"), sysctls(t, p)...)
+		twins[i] = append(strings.Split(state(p)+printed(t, p), "\n"), sysctls(t, p)...)
 		// The reference's does not find routes of other tables.
 		if more["cniVersion"] == nil && i == 0 {
 			if err := p.Check(s.Conf().With(more)); err != nil {
@@ -100,6 +91,21 @@ func (s OnMaster) Twins(t *testing.T, result, args string, more Conf) {
 	if diff := cmp.Diff(twins[1], twins[0]); diff != "" {
 		t.Errorf("the reference - and ours +:\n%s", diff)
 	}
+}
+
+// printed returns the result of the ADD, with its keys in order, and without what is the pod's own.
+func printed(t *testing.T, p *Pod) string {
+	t.Helper()
+	var result any
+	if err := json.Unmarshal(p.Prev, &result); err != nil {
+		t.Fatal(err)
+	}
+	sorted, err := json.MarshalIndent(result, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := p.Link("net1").Attrs().HardwareAddr.String()
+	return strings.NewReplacer(p.NetNS, "NETNS", mac, "ITS MAC").Replace(string(sorted))
 }
 
 // sysctls returns those that the plugins set.
@@ -200,15 +206,11 @@ func (s OnMaster) Names(t *testing.T) {
 	if _, err := p.Add(s.Conf()); err == nil {
 		t.Error("a second ADD succeeds")
 	}
-	if diff := cmp.Diff(added, state(p)); diff != "" {
-		t.Errorf("after a second ADD:\n%s", diff)
-	}
+	same(t, "after a second ADD", added, state(p))
 	if err := p.Del(s.Conf()); err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(empty, state(p)); diff != "" {
-		t.Errorf("after DEL:\n%s", diff)
-	}
+	same(t, "after DEL", empty, state(p))
 	long := n.Pod("b")
 	long.IfName = "net1.with.dots1"
 	if _, err := long.Add(s.Conf()); err != nil {
@@ -253,16 +255,19 @@ func (s OnMaster) Del(t *testing.T) {
 			}
 		})
 	}
-	// An IPAM plugin that fails does not keep the link.
+	s.delWithoutIPAM(t)
+}
+
+// delWithoutIPAM tests that an IPAM plugin that fails does not keep the link.
+func (s OnMaster) delWithoutIPAM(t *testing.T) {
+	t.Helper()
 	n, _ := s.Node(t, s.Ours, v4)
 	p := n.Pod("a")
 	if _, err := p.Add(s.Conf()); err != nil {
 		t.Fatal(err)
 	}
 	n.FailIPAM(true)
-	if err := p.Del(s.Conf()); err == nil {
-		t.Error("DEL hides what the IPAM plugin says")
-	}
+	wantError(t, "DEL with an IPAM plugin that fails", p.Del(s.Conf()))
 	if p.HasLink("net1") {
 		t.Error("DEL left the link")
 	}
@@ -300,9 +305,7 @@ func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more 
 		if key == "ipam" {
 			after = strings.Replace(after, n.Leases(), "", 1)
 		}
-		if diff := cmp.Diff(before, after); diff != "" {
-			t.Errorf("left:\n%s", diff)
-		}
+		same(t, "after DEL", before, after)
 		if held, err := os.ReadDir(vlans); err != nil || len(held) > 0 {
 			t.Errorf("holders of VLAN links are left: %v %v", held, err)
 		}
@@ -322,26 +325,18 @@ func (s OnMaster) VLANEachStep(t *testing.T, vlans string) {
 	if err := p.Check(c); err != nil {
 		t.Error(err)
 	}
-	if err := p.Check(c.With(Conf{"vlan": 501})); err == nil || !strings.Contains(err.Error(), "501") {
-		t.Errorf("CHECK with another VLAN: %v", err)
-	}
-	if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), "nic0") {
-		t.Errorf("CHECK without the VLAN: %v", err)
-	}
+	wantError(t, "CHECK with another VLAN", p.Check(c.With(Conf{"vlan": 501})), "501")
+	wantError(t, "CHECK without the VLAN", p.Check(s.Conf()), "nic0")
 	added := state(p) + holders(t, vlans)
 	if _, err := p.Add(c); err == nil {
 		t.Error("a second ADD succeeds")
 	}
-	if diff := cmp.Diff(added, state(p)+holders(t, vlans)); diff != "" {
-		t.Errorf("after a second ADD:\n%s", diff)
-	}
+	same(t, "after a second ADD", added, state(p)+holders(t, vlans))
 	// Somebody removes the link, and all that is on it.
 	if err := n.Host.Netlink().LinkDel(n.Host.Link("nic0.500")); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Check(c); err == nil {
-		t.Error("CHECK without the link succeeds")
-	}
+	wantError(t, "CHECK without the link", p.Check(c))
 	if err := p.Del(c); err != nil || holders(t, vlans) != "" {
 		t.Errorf("DEL without the link: %v, left %s", err, holders(t, vlans))
 	}
@@ -370,9 +365,7 @@ func (s OnMaster) VLANConcurrent(t *testing.T, vlans string) {
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(before, n.Host.Snapshot()+holders(t, vlans)); diff != "" {
-		t.Errorf("left:\n%s", diff)
-	}
+	same(t, "after the last DEL", before, n.Host.Snapshot()+holders(t, vlans))
 }
 
 // holders lists the holders of VLAN links.
@@ -410,33 +403,23 @@ func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 		"absent":                 {"ipam": Conf{"type": "absent"}},
 		"mastr":                  {"mastr": "nic0"},
 	}
-	for says, c := range more {
-		cases[says] = c
-	}
+	maps.Copy(cases, more)
 	for says, c := range cases {
 		_, err := p.Add(s.Conf().With(c))
-		for word := range strings.SplitSeq(strings.TrimSuffix(says, ",in the pod"), ",") {
-			if err == nil || !strings.Contains(err.Error(), word) {
-				t.Errorf("%v: %v, want %q in it", c, err, word)
-			}
-		}
+		words := strings.Split(strings.TrimSuffix(says, ",in the pod"), ",")
+		wantError(t, fmt.Sprint(c), err, words...)
 		if says != "absent" && says != "mastr" && Code(err) != types.ErrInvalidNetworkConfig {
 			t.Errorf("%v: code %d: %v", c, Code(err), err)
 		}
-		if diff := cmp.Diff(before, state(p)); diff != "" {
-			t.Fatalf("%v left:\n%s", c, diff)
-		}
+		same(t, fmt.Sprintf("after an ADD with %v", c), before, state(p))
 	}
 	for name, result := range map[string]string{
 		"no address": `{"cniVersion":"1.0.0"}`, "not a result": `x`,
 	} {
 		n.IPAM("fixed", result)
-		if _, err := p.Add(s.Conf()); err == nil || !strings.Contains(err.Error(), "fixed") {
-			t.Errorf("IPAM plugin that gives %s: %v", name, err)
-		}
-		if diff := cmp.Diff(before, state(p)); diff != "" {
-			t.Fatalf("IPAM plugin that gives %s: left\n%s", name, diff)
-		}
+		_, err := p.Add(s.Conf())
+		wantError(t, "IPAM plugin that gives "+name, err, "fixed")
+		same(t, "IPAM plugin that gives "+name, before, state(p))
 	}
 }
 
@@ -452,15 +435,10 @@ func (s OnMaster) Check(t *testing.T, more map[string]Conf) {
 	if err := errors.Join(p.Check(s.Conf()), p.Check(s.Conf().With(Conf{"master": ""}))); err != nil {
 		t.Fatal(err)
 	}
-	for says, c := range more {
-		if err := p.Check(s.Conf().With(c)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("CHECK with %v: %v, want %q in it", c, err, says)
-		}
-	}
-	for says, c := range map[string]Conf{"nic9": {"master": "nic9"}, "nic1": {"master": "nic1"}} {
-		if err := p.Check(s.Conf().With(c)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("CHECK with %v: %v, want %q in it", c, err, says)
-		}
+	cases := map[string]Conf{"nic9": {"master": "nic9"}, "nic1": {"master": "nic1"}}
+	maps.Copy(cases, more)
+	for says, c := range cases {
+		wantError(t, fmt.Sprintf("CHECK with %v", c), p.Check(s.Conf().With(c)), says)
 	}
 	s.checkResult(t, n, p)
 	s.checkLink(t, p)
@@ -478,9 +456,7 @@ func (s OnMaster) checkResult(t *testing.T, n *Node, p *Pod) {
 		"has MAC":     {p.Link("net1").Attrs().HardwareAddr.String(), "02:00:00:00:00:99"},
 	} {
 		p.Prev = json.RawMessage(strings.Replace(string(prev), change[0], change[1], 1))
-		if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("CHECK with %s for %s: %v", change[1], change[0], err)
-		}
+		wantError(t, "CHECK with "+change[1]+" for "+change[0], p.Check(s.Conf()), says)
 	}
 	p.Prev = nil
 	if err := p.Check(s.Conf()); Code(err) != types.ErrInvalidNetworkConfig {
@@ -498,19 +474,13 @@ func (s OnMaster) checkResult(t *testing.T, n *Node, p *Pod) {
 func (s OnMaster) checkLink(t *testing.T, p *Pod) {
 	t.Helper()
 	p.Down("net1")
-	if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), "down") {
-		t.Errorf("CHECK of a link that is down: %v", err)
-	}
+	wantError(t, "CHECK of a link that is down", p.Check(s.Conf()), "down")
 	if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), "net1") {
-		t.Errorf("CHECK without the link: %v", err)
-	}
+	wantError(t, "CHECK without the link", p.Check(s.Conf()), "net1")
 	p.Veth("net1", nettest.New(t), "other")
-	if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), "veth") {
-		t.Errorf("CHECK of a veth: %v", err)
-	}
+	wantError(t, "CHECK of a veth", p.Check(s.Conf()), "veth")
 }
 
 // PassesOn tests that the IPAM plugin gets the network's GC and STATUS, and that its answer counts.
@@ -534,22 +504,25 @@ func (s OnMaster) PassesOn(t *testing.T) {
 	}
 }
 
+// tentative returns the addresses of the pod's interface that the kernel still checks for duplicates.
+func tentative(t *testing.T, p *Pod) (lines []string) {
+	t.Helper()
+	list, err := p.Netlink().AddrList(p.Link("net1"), 10) // AF_INET6
+	if err != nil {
+		t.Fatal(err)
+	}
+	const flag = 0x40 // IFA_F_TENTATIVE
+	for _, a := range list {
+		if a.Flags&flag != 0 {
+			lines = append(lines, a.String())
+		}
+	}
+	return lines
+}
+
 // DAD is the key enabledad: with true ADD waits until duplicates are ruled out, and fails if there
 // is one; without, addresses can be used at once.
 func (s OnMaster) DAD(t *testing.T) {
-	tentative := func(p *Pod) (lines []string) {
-		list, err := p.Netlink().AddrList(p.Link("net1"), 10) // AF_INET6
-		if err != nil {
-			t.Fatal(err)
-		}
-		const flag = 0x40 // IFA_F_TENTATIVE
-		for _, a := range list {
-			if a.Flags&flag != 0 {
-				lines = append(lines, a.String())
-			}
-		}
-		return lines
-	}
 	v6 := `{"cniVersion":"1.0.0","ips":[{"address":"fd00::2/64"}]}`
 	for _, detect := range []bool{false, true} {
 		n, _ := s.Node(t, s.Ours, v6)
@@ -557,7 +530,7 @@ func (s OnMaster) DAD(t *testing.T) {
 		if _, err := p.Add(s.Conf().With(Conf{"enabledad": detect})); err != nil {
 			t.Fatal(err)
 		}
-		if left := tentative(p); len(left) > 0 {
+		if left := tentative(t, p); len(left) > 0 {
 			t.Errorf("enabledad %v: not checked when ADD is done: %v", detect, left)
 		}
 		accept := sysctl(t, p, "net/ipv6/conf/net1/accept_dad")
@@ -570,12 +543,8 @@ func (s OnMaster) DAD(t *testing.T) {
 	p := n.Pod("a")
 	before := state(p)
 	_, err := p.Add(s.Conf().With(Conf{"enabledad": true}))
-	if err == nil || !strings.Contains(err.Error(), "fd00::2") {
-		t.Errorf("ADD with an address that is in use: %v", err)
-	}
-	if diff := cmp.Diff(before, state(p)); diff != "" {
-		t.Errorf("it left\n%s", diff)
-	}
+	wantError(t, "ADD with an address that is in use", err, "fd00::2")
+	same(t, "after an ADD that failed", before, state(p))
 	if _, err := p.Add(s.Conf()); err != nil {
 		t.Errorf("ADD that does not look for duplicates: %v", err)
 	}
@@ -592,4 +561,26 @@ func sysctl(t *testing.T, p *Pod, key string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(value))
+}
+
+// wantError fails the test unless err is an error whose text has all the words.
+func wantError(t *testing.T, what string, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: no error, want one with %q", what, words)
+		return
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v, want %q in it", what, err, word)
+		}
+	}
+}
+
+// same fails the test where a state is not what it was.
+func same(t *testing.T, what, before, now string) {
+	t.Helper()
+	if diff := cmp.Diff(before, now); diff != "" {
+		t.Errorf("%s: it was - and is +:\n%s", what, diff)
+	}
 }

@@ -20,15 +20,10 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documented := map[string]bool{"ipam": true}
-	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").
-		FindAllStringSubmatch(string(text), -1) {
-		for key := range strings.SplitSeq(row[1], ", ") {
-			documented[strings.Trim(key, "`")] = true
-		}
-	}
 	keys := map[string]bool{"ipam": true}
 	addKeys(reflect.TypeFor[C](), keys)
+	documented := documentedKeys(string(text))
+	documented["ipam"] = true
 	for key := range keys {
 		if !documented[key] {
 			t.Errorf("README.md lacks the key %s", key)
@@ -39,23 +34,40 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 			t.Errorf("README.md has the key %s, which there is not", key)
 		}
 	}
-	_, example, ok := strings.Cut(string(text), "config: |\n")
-	example, _, closed := strings.Cut(example, "```")
-	var list struct {
-		Plugins []json.RawMessage `json:"plugins"`
-	}
-	if err := json.Unmarshal([]byte(example), &list); err != nil || !ok || !closed {
-		t.Fatalf("README.md has no example with a configuration: %v", err)
-	}
-	if list.Plugins == nil {
-		list.Plugins = []json.RawMessage{json.RawMessage(example)}
-	}
 	session := plugin.NewSession(plugin.HostNS)
 	defer session.Close()
-	prepared, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1])
+	prepared, err := session.Bind(p).Prepare(example(t, string(text)))
 	if err != nil || prepared.Unknown != nil {
 		t.Errorf("README.md: %v, %+v", err, prepared)
 	}
+}
+
+// documentedKeys returns the keys that a table of a README has rows for.
+func documentedKeys(text string) map[string]bool {
+	keys := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").FindAllStringSubmatch(text, -1) {
+		for key := range strings.SplitSeq(row[1], ", ") {
+			keys[strings.Trim(key, "`")] = true
+		}
+	}
+	return keys
+}
+
+// example returns the configuration in a README; of a list, that of its last plugin.
+func example(t *testing.T, text string) json.RawMessage {
+	t.Helper()
+	_, conf, ok := strings.Cut(text, "config: |\n")
+	conf, _, closed := strings.Cut(conf, "```")
+	var list struct {
+		Plugins []json.RawMessage `json:"plugins"`
+	}
+	if err := json.Unmarshal([]byte(conf), &list); err != nil || !ok || !closed {
+		t.Fatalf("README.md has no example with a configuration: %v", err)
+	}
+	if list.Plugins == nil {
+		return json.RawMessage(conf)
+	}
+	return list.Plugins[len(list.Plugins)-1]
 }
 
 // addKeys adds the keys of a configuration that are not those of all plugins.

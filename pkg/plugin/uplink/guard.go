@@ -54,32 +54,45 @@ func (g *Guard) Watch(
 		return nil, err
 	}
 	for _, at := range named.moved {
-		for _, link := range g.named(before, at.value) {
-			use, err := before.Use(ctx, link)
-			if err != nil {
-				return nil, err
-			}
-			if use != "" {
-				return nil, protected(at.key, fmt.Errorf("interface %s stays on the node: %s", link.Name, use),
-					"choose a device that the node has no use for")
-			}
+		if err := g.judgeMoved(ctx, before, at); err != nil {
+			return nil, err
 		}
 	}
-	if err := g.masters(ctx, host, before, kind, &named, limits); err != nil {
-		return nil, err
+	for _, link := range g.masters(ctx, host, before, kind, &named) {
+		if err := judgeMaster(before, link, kind, named.passthru, limits); err != nil {
+			return nil, err
+		}
 	}
-	return func(ctx context.Context) error {
-		now, err := g.look(ctx, host)
+	return func(ctx context.Context) error { return g.compare(ctx, host, before) }, nil
+}
+
+// judgeMoved refuses to move a link that the node or others use.
+func (g *Guard) judgeMoved(ctx context.Context, node *Node, named at) error {
+	for _, link := range g.named(node, named.value) {
+		use, err := node.Use(ctx, link)
 		if err != nil {
 			return err
 		}
-		if link := now.Moved(before); link != nil {
-			return protected("",
-				fmt.Errorf("it took interface %s, which the node's default route needs", link.Name),
-				"let the node's operator write this network")
+		if use != "" {
+			return protected(named.key, fmt.Errorf("interface %s stays on the node: %s", link.Name, use),
+				"choose a device that the node has no use for")
 		}
-		return nil
-	}, nil
+	}
+	return nil
+}
+
+// compare looks at the node again, and returns an error if an uplink is gone.
+func (g *Guard) compare(ctx context.Context, host *nl.Handle, before *Node) error {
+	now, err := g.look(ctx, host)
+	if err != nil {
+		return err
+	}
+	if link := now.Moved(before); link != nil {
+		return protected("",
+			fmt.Errorf("it took interface %s, which the node's default route needs", link.Name),
+			"let the node's operator write this network")
+	}
+	return nil
 }
 
 // look looks at the node.
@@ -112,44 +125,48 @@ func (g *Guard) node(ctx context.Context, host *nl.Handle, named *names) (*Node,
 	return last, nil
 }
 
-// masters judges the links that plugins work on.
+// masters returns the links of the node that a plugin works on.
 func (g *Guard) masters(
 	ctx context.Context, host *nl.Handle, node *Node, kind string, named *names,
-	limits *attachment.Limits,
-) error {
-	if named.inPod {
+) (links []*nl.Link) {
+	switch {
+	case named.inPod:
 		return nil
+	case len(named.masters) == 0 && slices.Contains(onDefault(), kind):
+		link, err := host.DefaultLink(ctx)
+		if err != nil {
+			return nil // the plugin finds none either, and says so
+		}
+		return []*nl.Link{link}
 	}
-	var links []*nl.Link
 	for _, value := range named.masters {
 		links = append(links, g.named(node, value)...)
 	}
-	if len(named.masters) == 0 && slices.Contains(onDefault(), kind) {
-		link, err := host.DefaultLink(ctx)
-		if err != nil {
-			return nil //nolint:nilerr // the plugin finds none either, and says so
+	return links
+}
+
+// judgeMaster refuses a master that the limits do not allow, and what would keep the node from using
+// one that it lives by.
+func judgeMaster(
+	node *Node, link *nl.Link, kind string, passthru bool, limits *attachment.Limits,
+) error {
+	if !limits.MayBeMaster(append([]string{link.Name}, link.AltNames...)...) {
+		return &failure.Error{
+			Reason: failure.PolicyRefused, Field: "master",
+			Err: fmt.Errorf("%s is none that networks of namespace %s may use",
+				link.Name, limits.Namespace),
+			Fix: "choose another master, or let the node's operator allow this one",
 		}
-		links = append(links, link)
 	}
-	for _, link := range links {
-		if !limits.MayBeMaster(append([]string{link.Name}, link.AltNames...)...) {
-			return &failure.Error{
-				Reason: failure.PolicyRefused, Field: "master",
-				Err: fmt.Errorf("%s is none that networks of namespace %s may use",
-					link.Name, limits.Namespace),
-				Fix: "choose another master, or let the node's operator allow this one",
-			}
-		}
-		switch {
-		case !node.Uplink(link.Index):
-		case !slices.Contains(sharing(), kind):
-			return protected("master",
-				fmt.Errorf("interface %s stays the node's, whose default route needs it, and what plugin %s "+
-					"does to it is not known", link.Name, kind),
-				"choose a master that the node has no use for")
-		case named.passthru:
-			return TakenOver("mode", link)
-		}
+	switch {
+	case !node.Uplink(link.Index):
+	case !slices.Contains(sharing(), kind):
+		return protected("master",
+			fmt.Errorf("interface %s stays the node's, whose default route needs it, and what plugin %s "+
+				"does to it is not known", link.Name, kind),
+			"choose a master that the node has no use for")
+	case passthru:
+		return TakenOver("mode", link)
 	}
 	return nil
 }
@@ -168,6 +185,7 @@ func TakenOver(field string, link *nl.Link) error {
 		"choose mode bridge, or a master that the node has no use for")
 }
 
+// protected returns the error that the node would lose something.
 func protected(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }
@@ -191,17 +209,10 @@ func read(config []byte) (n names) {
 		case "device", "hwaddr", "kernelpath", "pcibusid", "deviceid":
 			n.move(m.Key, m.Value)
 		case "runtimeconfig":
-			for _, inner := range strictjson.Members(m.Value) {
-				if strings.EqualFold(inner.Key, "deviceID") {
-					n.move(m.Key+"."+inner.Key, inner.Value)
-				}
-			}
+			n.runtimeConfig(m)
 		case "master":
-			for _, value := range texts(m.Value) {
-				if value != "" {
-					n.masters = append(n.masters, value)
-				}
-			}
+			isEmpty := func(value string) bool { return value == "" }
+			n.masters = append(n.masters, slices.DeleteFunc(texts(m.Value), isEmpty)...)
 		case "mode":
 			n.passthru = n.passthru || slices.Contains(texts(m.Value), Passthru)
 		case "linkincontainer":
@@ -211,6 +222,16 @@ func read(config []byte) (n names) {
 	return n
 }
 
+// runtimeConfig reads the key by which a runtime names a link.
+func (n *names) runtimeConfig(m strictjson.Member) {
+	for _, inner := range strictjson.Members(m.Value) {
+		if strings.EqualFold(inner.Key, "deviceID") {
+			n.move(m.Key+"."+inner.Key, inner.Value)
+		}
+	}
+}
+
+// move notes that the links that a value names are moved.
 func (n *names) move(key string, value json.RawMessage) {
 	for _, text := range texts(value) {
 		n.moved = append(n.moved, at{key, text})

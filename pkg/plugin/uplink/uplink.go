@@ -65,6 +65,7 @@ func (n *Node) mark(index int) {
 	}
 }
 
+// byIndex returns a link; nil for none.
 func (n *Node) byIndex(index int) *nl.Link {
 	i := slices.IndexFunc(n.links, func(l *nl.Link) bool { return l.Index == index })
 	if i < 0 {
@@ -113,15 +114,21 @@ func (n *Node) useAmongLinks(link *nl.Link) string {
 	case link.Kind == "veth" && link.ParentElsewhere:
 		return "its other end is in another network namespace"
 	}
-	for _, other := range n.links {
-		if other.MasterIndex == link.Index ||
-			other.Kind != "veth" && !other.ParentElsewhere && other.ParentIndex == link.Index {
-			return other.Name + " is built on it"
-		}
+	i := slices.IndexFunc(n.links, func(other *nl.Link) bool { return isOn(other, link) })
+	if i >= 0 {
+		return n.links[i].Name + " is built on it"
 	}
 	return ""
 }
 
+// isOn reports whether a link needs another: as its port, or as a link that is made on it. The ends
+// of a veth have each other for parent.
+func isOn(link, below *nl.Link) bool {
+	return link.MasterIndex == below.Index ||
+		link.Kind != "veth" && !link.ParentElsewhere && link.ParentIndex == below.Index
+}
+
+// nameOf names a link, by index, for messages.
 func (n *Node) nameOf(index int) string {
 	if link := n.byIndex(index); link != nil {
 		return link.Name

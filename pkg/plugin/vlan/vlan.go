@@ -91,15 +91,25 @@ func (l *Links) Use(
 	switch {
 	case err != nil:
 		return nil, fresh, err
-	case link != nil && ours(link) && !known:
-		l.step("disown " + name)
-		err = at.Handle.Apply(ctx, nl.SetAlias(link.Index, disowned))
 	case link == nil:
 		link, err = l.make(ctx, at, name, master, id)
-	case ours(link) && (link.Alias == "" || !link.Up):
-		err = l.complete(ctx, at, link)
+	case ours(link):
+		err = l.share(ctx, at, link, known)
 	}
 	return link, fresh, err
+}
+
+// share makes a link that this package made ready for one more attachment. Where the holders of
+// those before it are not known, the link is kept for good.
+func (l *Links) share(ctx context.Context, at Place, link *nl.Link, known bool) error {
+	switch {
+	case !known:
+		l.step("disown " + link.Name)
+		return at.Handle.Apply(ctx, nl.SetAlias(link.Index, disowned))
+	case link.Alias == "" || !link.Up:
+		return l.complete(ctx, at, link)
+	}
+	return nil
 }
 
 // usersOf returns the name of the directory with the holders of a link. A colon is in no
@@ -276,6 +286,7 @@ func (l *Links) each(
 	return errors.Join(errs...)
 }
 
+// step is where tests kill the process.
 func (l *Links) step(change string) {
 	if l.Step != nil {
 		l.Step(change)
@@ -385,6 +396,7 @@ func holders(dir hostfile.Dir, users string) ([]string, error) {
 	return in.Names()
 }
 
+// read returns the attachment that a holder is of.
 func read(dir hostfile.Dir, users, name string) (held attachment.ID, err error) {
 	data, err := hostfile.Read(filepath.Join(dir.Path(), users, name), maxHolder)
 	if err != nil {

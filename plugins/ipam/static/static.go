@@ -129,6 +129,7 @@ func (c *Conf) addresses(req *plugin.Request) (list []address, err error) {
 	return list, ipam.CheckFamilies(req, addrs)
 }
 
+// configured returns the addresses of the configuration, before what the pod asks for.
 func (c *Conf) configured() ([]address, error) {
 	var list []address
 	for i, a := range c.Addresses {

@@ -138,6 +138,7 @@ func (c *Conf) plan() (*plan, error) {
 	return p, c.checkGateway(p)
 }
 
+// checkLog refuses a level that is none of pkg/loglevel.
 func (c *Conf) checkLog() error {
 	if _, err := loglevel.Name(c.LogLevel); err != nil {
 		return plugin.ConfError("ipam.log_level", c.LogLevel,
@@ -219,6 +220,7 @@ func (p *plan) beside(networkNames []string) {
 	}
 }
 
+// window returns the addresses of the range that pods can get. None of reserved is among them.
 func (r Range) window(reserved []netip.Addr) (*alloc.Window, error) {
 	prefix, start, end, err := alloc.ParseRange(r.Range, r.RangeStart, r.RangeEnd)
 	if err != nil {

@@ -77,11 +77,13 @@ func (p Plugin) flat(first string) (path string, raw []byte, err error) {
 	return "", nil, nil
 }
 
+// flatError returns the error of a flat file; why quotes nothing of it.
 func flatError(path, why string) error {
 	return types.NewError(types.ErrInvalidNetworkConfig,
 		fmt.Sprintf("flat file %.200q: %s", path, why), "")
 }
 
+// reasonOf returns why a flat file cannot be decoded, without its values.
 func reasonOf(err error) string {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Sprintf("field %.80q is not of the type %s", wrong.Field, wrong.Type)

@@ -52,6 +52,7 @@ func (p Plugin) unheeded(c *Conf) []unheeded {
 	return list
 }
 
+// isLog reports whether a log file may be at a path.
 func (p Plugin) isLog(path string) bool {
 	_, ok := p.Logs.Place(path)
 	return ok
