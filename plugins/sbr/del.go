@@ -36,21 +36,6 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 	return f.remove(ctx, pod, rules)
 }
 
-// remove removes those of the rules that are the attachment's, and the routes of its own tables.
-func (f *finder) remove(ctx context.Context, pod *nl.Handle, rules []nl.Rule) error {
-	var errs []error
-	for _, r := range rules {
-		if !f.owns(r) {
-			continue
-		}
-		if r.Protocol == toOwnTable {
-			errs = append(errs, removeTable(ctx, pod, r.Table, f.routes))
-		}
-		errs = append(errs, pod.DeleteRule(ctx, r))
-	}
-	return errors.Join(errs...)
-}
-
 // finder knows which rules are those of an attachment.
 type finder struct {
 	// index is the index of the interface, 0 if it is gone.
@@ -83,6 +68,21 @@ func look(ctx context.Context, pod *nl.Handle, req *plugin.Request) (*finder, er
 	}
 	f.routes, err = pod.ExactRoutes(ctx)
 	return f, err
+}
+
+// remove removes those of the rules that are the attachment's, and the routes of its own tables.
+func (f *finder) remove(ctx context.Context, pod *nl.Handle, rules []nl.Rule) error {
+	var errs []error
+	for _, r := range rules {
+		if !f.owns(r) {
+			continue
+		}
+		if r.Protocol == toOwnTable {
+			errs = append(errs, removeTable(ctx, pod, r.Table, f.routes))
+		}
+		errs = append(errs, pod.DeleteRule(ctx, r))
+	}
+	return errors.Join(errs...)
 }
 
 // hosts returns the addresses of a link, by index, or of all links with 0.

@@ -78,6 +78,8 @@ func (a attributes) changes() []change {
 }
 
 // setMAC is nl.Handle's SetMAC for a MAC as text.
+//
+//nolint:revive // the context comes second, as in a method expression
 func setMAC(h *nl.Handle, ctx context.Context, index int, text string) error {
 	mac, err := net.ParseMAC(text)
 	if err != nil {

@@ -504,7 +504,7 @@ func (s OnMaster) PassesOn(t *testing.T) {
 	}
 }
 
-// tentative returns the addresses of the pod's interface that the kernel still checks for duplicates.
+// tentative returns the addresses of the interface that the kernel still checks for duplicates.
 func tentative(t *testing.T, p *Pod) (lines []string) {
 	t.Helper()
 	list, err := p.Netlink().AddrList(p.Link("net1"), 10) // AF_INET6

@@ -145,7 +145,7 @@ func (g *Guard) masters(
 	return links
 }
 
-// judgeMaster refuses a master that the limits do not allow, and what would keep the node from using
+// judgeMaster refuses a master that the limits do not allow, and what would take the node's use of
 // one that it lives by.
 func judgeMaster(
 	node *Node, link *nl.Link, kind string, passthru bool, limits *attachment.Limits,
