@@ -94,6 +94,28 @@ func CheckBlocks(blocks []Block) (*Addresses, []Problem) {
 
 // Overlaps returns a problem for each span that shares addresses with one of an earlier path.
 func Overlaps(spans []Span) (problems []Problem) {
+	last := -1 // the one that reaches furthest so far
+	for _, i := range byFirst(spans) {
+		if last < 0 || spans[i].First.Is4() != spans[last].First.Is4() {
+			last = i
+			continue
+		}
+		if spans[i].First.Compare(spans[last].Last) <= 0 {
+			first, second := min(last, i), max(last, i)
+			problems = append(problems, Problem{
+				Path: spans[second].Path, Fix: "keep one of the two",
+				Err: fmt.Errorf("address %s is in %s already", spans[i].First, spans[first].Path),
+			})
+		}
+		if spans[i].Last.Compare(spans[last].Last) > 0 {
+			last = i
+		}
+	}
+	return problems
+}
+
+// byFirst returns the places of spans in the order of their addresses, IPv4 before IPv6.
+func byFirst(spans []Span) []int {
 	order := make([]int, len(spans))
 	for i := range order {
 		order[i] = i
@@ -102,49 +124,33 @@ func Overlaps(spans []Span) (problems []Problem) {
 		return cmp.Or(spans[a].First.Compare(spans[b].First), spans[a].Last.Compare(spans[b].Last),
 			cmp.Compare(a, b))
 	})
-	last := -1 // the one that reaches furthest so far
-	for _, i := range order {
-		if last >= 0 && spans[i].First.Compare(spans[last].Last) <= 0 &&
-			spans[i].First.Is4() == spans[last].First.Is4() {
-			first, second := min(last, i), max(last, i)
-			problems = append(problems, Problem{
-				Path: spans[second].Path, Fix: "keep one of the two",
-				Err: fmt.Errorf("address %s is in %s already", spans[i].First, spans[first].Path),
-			})
-		}
-		if last < 0 || spans[i].First.Is4() != spans[last].First.Is4() ||
-			spans[i].Last.Compare(spans[last].Last) > 0 {
-			last = i
-		}
-	}
-	return problems
+	return order
 }
 
+// blockChecker collects the addresses of blocks, and what is wrong with them.
 type blockChecker struct {
 	all      *Addresses
 	problems []Problem
 	named    map[string]string // path of the entry, by hostname and family
 }
 
+// add adds a problem.
 func (c *blockChecker) add(path, fix string, err error) {
 	c.problems = append(c.problems, Problem{Path: path, Err: err, Fix: fix})
 }
 
 // subnet returns the subnet of a block; invalid if it cannot be found out.
 func (c *blockChecker) subnet(path string, b *Block) (subnet netip.Prefix, gateway netip.Addr) {
-	gateway, err := netip.ParseAddr(b.Gateway)
-	if err == nil && (gateway.Zone() != "" || gateway.Is4In6()) {
-		err = errors.New("it is of no subnet")
-	}
-	if err != nil {
+	gateway, ok := parseGateway(b.Gateway)
+	if !ok {
 		c.add(path+".gateway", `give an address of the subnet, as "172.16.23.254"`,
 			fmt.Errorf("%s is no IP address", strictjson.Quote(b.Gateway)))
 	}
-	bits, is4, merr := parseNetmask(b.Netmask)
-	if merr != nil {
-		c.add(path+".netmask", `give a mask, as "255.255.252.0"`, merr)
+	bits, is4, err := parseNetmask(b.Netmask)
+	if err != nil {
+		c.add(path+".netmask", `give a mask, as "255.255.252.0"`, err)
 	}
-	if err != nil || merr != nil {
+	if !ok || err != nil {
 		return subnet, gateway
 	}
 	if gateway.Is4() != is4 {
@@ -160,6 +166,12 @@ func (c *blockChecker) subnet(path string, b *Block) (subnet netip.Prefix, gatew
 				subnet))
 	}
 	return subnet, gateway
+}
+
+// parseGateway reads an address that can be of a subnet.
+func parseGateway(text string) (addr netip.Addr, ok bool) {
+	addr, err := netip.ParseAddr(text)
+	return addr, err == nil && addr.Zone() == "" && !addr.Is4In6()
 }
 
 // parseNetmask reads a mask. A number of bits is one of IPv6.
@@ -201,6 +213,7 @@ func LastOf(p netip.Prefix) netip.Addr {
 	return last
 }
 
+// block takes a block's subnet, and its entries.
 func (c *blockChecker) block(path string, b *Block) {
 	subnet, gateway := c.subnet(path, b)
 	if len(b.IPs) == 0 {
@@ -216,6 +229,8 @@ func (c *blockChecker) block(path string, b *Block) {
 	}
 }
 
+// entry takes the addresses of an entry, and whose they are. The subnet is invalid where that is
+// told already.
 func (c *blockChecker) entry(path string, e *Entry, subnet netip.Prefix, gateway netip.Addr) {
 	prefix, err := parseEntry(e.IP)
 	if err != nil {
@@ -224,35 +239,50 @@ func (c *blockChecker) entry(path string, e *Entry, subnet netip.Prefix, gateway
 	}
 	span := Span{First: prefix.Addr(), Last: LastOf(prefix), Path: path + ".ip"}
 	isCIDR := strings.Contains(e.IP, "/")
-	switch {
-	case isCIDR && prefix != prefix.Masked():
+	if isCIDR && prefix != prefix.Masked() {
 		c.add(path+".ip", "write "+prefix.Masked().String(),
 			fmt.Errorf("%s does not begin at its first address", e.IP))
 		return
-	case !subnet.IsValid(): // told already
-	case !subnet.Contains(span.First) || !subnet.Contains(span.Last):
-		c.add(path+".ip", "put it into a block of its subnet",
-			fmt.Errorf("%s is outside of the block's subnet %s", e.IP, subnet))
-		return
-	case span.First.Compare(gateway) <= 0 && span.Last.Compare(gateway) >= 0:
-		c.add(path+".ip", "leave the gateway's address out",
-			fmt.Errorf("%s has the address of the gateway, %s", e.IP, gateway))
-		return
-	case !ordinary(subnet, span.First) || !ordinary(subnet, span.Last):
-		c.add(path+".ip", "leave the first and the last address of the subnet out",
-			fmt.Errorf("%s has the address of the subnet %s itself, or of all in it", e.IP, subnet))
-		return
 	}
-	c.all.Spans = append(c.all.Spans, span)
-	if !e.IsControlPlane {
-		n := sizeOf(prefix)
-		c.all.Count = min(c.all.Count+n, maxCount)
-		if e.Hostname == "" {
-			c.all.Unnamed = min(c.all.Unnamed+n, maxCount)
+	if subnet.IsValid() {
+		if fix, err := misplaced(e.IP, span, subnet, gateway); err != nil {
+			c.add(path+".ip", fix, err)
+			return
 		}
 	}
+	c.all.Spans = append(c.all.Spans, span)
+	c.count(e, sizeOf(prefix))
 	if e.Hostname != "" {
 		c.host(path+".hostname", e, isCIDR, prefix.Addr(), subnet)
+	}
+}
+
+// misplaced returns why addresses, written as text, cannot be nodes' in a subnet; nil if they can.
+func misplaced(
+	text string, span Span, subnet netip.Prefix, gateway netip.Addr,
+) (fix string, err error) {
+	switch {
+	case !subnet.Contains(span.First) || !subnet.Contains(span.Last):
+		return "put it into a block of its subnet",
+			fmt.Errorf("%s is outside of the block's subnet %s", text, subnet)
+	case span.First.Compare(gateway) <= 0 && span.Last.Compare(gateway) >= 0:
+		return "leave the gateway's address out",
+			fmt.Errorf("%s has the address of the gateway, %s", text, gateway)
+	case !ordinary(subnet, span.First) || !ordinary(subnet, span.Last):
+		return "leave the first and the last address of the subnet out",
+			fmt.Errorf("%s has the address of the subnet %s itself, or of all in it", text, subnet)
+	}
+	return "", nil
+}
+
+// count counts n addresses of an entry. Those of the control plane are no node's.
+func (c *blockChecker) count(e *Entry, n int) {
+	if e.IsControlPlane {
+		return
+	}
+	c.all.Count = min(c.all.Count+n, maxCount)
+	if e.Hostname == "" {
+		c.all.Unnamed = min(c.all.Unnamed+n, maxCount)
 	}
 }
 
@@ -283,6 +313,8 @@ func (c *blockChecker) host(path string, e *Entry, isCIDR bool, addr netip.Addr,
 	}
 }
 
+// parseEntry reads an address, or a CIDR of several. Its prefix may have host bits, which entry
+// refuses.
 func parseEntry(text string) (netip.Prefix, error) {
 	if strings.Contains(text, "/") {
 		p, err := netip.ParsePrefix(text)

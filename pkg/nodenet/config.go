@@ -113,77 +113,102 @@ func Parse(raw []byte) ([]Interface, error) {
 	return interfaces, nil
 }
 
+// bad returns the error of a field of the configuration.
 func bad(field, fix string, err error) error {
 	return &failure.Error{Reason: failure.InvalidConfig, Field: field, Err: err, Fix: fix}
 }
 
 // Check returns all that is wrong with interfaces, and keeps with each the addresses of its blocks.
-func Check(interfaces []Interface) (problems []Problem) {
-	networks, matches := map[string]int{}, map[string]int{}
-	var spans []Span
+func Check(interfaces []Interface) []Problem {
+	c := &checker{networks: map[string]int{}, matches: map[string]int{}}
 	for n := range interfaces {
-		i := &interfaces[n]
-		path := fmt.Sprintf("%s[%d]", Field, n)
-		add := func(key, fix string, format string, args ...any) {
-			problems = append(problems, Problem{
-				Path: path + "." + key, Err: fmt.Errorf(format, args...), Fix: fix,
-			})
-		}
-		if !IsNetworkName(i.Network) {
-			add("network", "name the network with letters, numbers, blanks and ._:/()-, at most 80",
-				"%s is no name", strictjson.Quote(i.Network))
-		} else if first, taken := networks[i.Network]; taken {
-			add("network", "keep one of the two", "%s is interface %d already", i.Network, first)
-		}
-		if what, fix := i.Match.wrong(); what != "" {
-			add("match", fix, "%s", what)
-		} else if first, taken := matches[i.Match.String()]; taken {
-			add("match", "give each network a NIC of its own", "%s is interface %d already", i.Match, first)
-		}
-		networks[i.Network], matches[i.Match.String()] = n, n
-		switch {
-		case i.Type == DHCP && i.Blocks != nil:
-			add("blocks", "remove the blocks, or make the type static",
-				"a dhcp interface has its addresses from a server")
-		case i.Type == Static:
-			addresses, found := CheckBlocks(i.Blocks)
-			for _, p := range found {
-				problems = append(problems, Problem{
-					Path: path + "." + p.Path, Err: p.Err,
-					Fix: p.Fix,
-				})
-			}
-			if len(found) == 0 {
-				i.addresses = addresses
-				for _, s := range addresses.Spans {
-					spans = append(spans, Span{s.First, s.Last, path + "." + s.Path})
-				}
-			}
-		case i.Type != DHCP:
-			add("type", "use static or dhcp", "%s is no type", strictjson.Quote(string(i.Type)))
-		}
+		c.identity(n, &interfaces[n])
+		c.addresses(n, &interfaces[n])
 	}
-	return append(problems, Overlaps(spans)...)
+	return append(c.problems, Overlaps(c.spans)...)
 }
 
-// wrong says what is wrong with a match; empty if nothing is.
-func (m Match) wrong() (what, fix string) {
-	set := 0
+// checker collects what is wrong with interfaces.
+type checker struct {
+	// networks and matches have the number of the interface with each of them.
+	networks, matches map[string]int
+	// spans are the addresses of all blocks.
+	spans    []Span
+	problems []Problem
+}
+
+// add adds a problem with a key of an interface, by number.
+func (c *checker) add(n int, key, fix, format string, args ...any) {
+	c.problems = append(c.problems, Problem{
+		Path: fmt.Sprintf("%s[%d].%s", Field, n, key), Err: fmt.Errorf(format, args...), Fix: fix,
+	})
+}
+
+// identity checks the network of an interface and which NIC it is. No two have the same.
+func (c *checker) identity(n int, i *Interface) {
+	if !IsNetworkName(i.Network) {
+		c.add(n, "network", "name the network with letters, numbers, blanks and ._:/()-, at most 80",
+			"%s is no name", strictjson.Quote(i.Network))
+	} else if first, taken := c.networks[i.Network]; taken {
+		c.add(n, "network", "keep one of the two", "%s is interface %d already", i.Network, first)
+	}
+	if what, fix := i.Match.wrong(); what != "" {
+		c.add(n, "match", fix, "%s", what)
+	} else if first, taken := c.matches[i.Match.String()]; taken {
+		c.add(n, "match", "give each network a NIC of its own", "%s is interface %d already", i.Match,
+			first)
+	}
+	c.networks[i.Network], c.matches[i.Match.String()] = n, n
+}
+
+// addresses checks where an interface has its addresses from.
+func (c *checker) addresses(n int, i *Interface) {
+	switch {
+	case i.Type == DHCP && i.Blocks != nil:
+		c.add(n, "blocks", "remove the blocks, or make the type static",
+			"a dhcp interface has its addresses from a server")
+	case i.Type == Static:
+		c.blocks(fmt.Sprintf("%s[%d].", Field, n), i)
+	case i.Type != DHCP:
+		c.add(n, "type", "use static or dhcp", "%s is no type", strictjson.Quote(string(i.Type)))
+	}
+}
+
+// blocks checks the blocks of an interface, and keeps their addresses if nothing is wrong.
+func (c *checker) blocks(path string, i *Interface) {
+	addresses, found := CheckBlocks(i.Blocks)
+	for _, p := range found {
+		c.problems = append(c.problems, Problem{Path: path + p.Path, Err: p.Err, Fix: p.Fix})
+	}
+	if len(found) > 0 {
+		return
+	}
+	i.addresses = addresses
+	for _, s := range addresses.Spans {
+		c.spans = append(c.spans, Span{s.First, s.Last, path + s.Path})
+	}
+}
+
+// keys returns how many keys of the match are set.
+func (m Match) keys() (set int) {
 	for _, is := range []bool{m.Name != "", m.MAC != "", m.PCIAddress != "", m.Index != 0} {
 		if is {
 			set++
 		}
 	}
-	mac, err := net.ParseMAC(m.MAC)
-	switch {
+	return set
+}
+
+// wrong says what is wrong with a match; empty if nothing is.
+func (m Match) wrong() (what, fix string) {
+	switch set := m.keys(); {
 	case set != 1:
 		return fmt.Sprintf("it has %d of name, mac, pciAddress and index", set),
 			`use one, as {"index": 1}`
-	case m.Name != "" && (len(m.Name) >= unix.IFNAMSIZ || strings.ContainsAny(m.Name, "/ \t\n:") ||
-		m.Name == "." || m.Name == ".."):
+	case m.Name != "" && !isLinkName(m.Name):
 		return strictjson.Quote(m.Name) + " is no name of an interface",
 			"give the name that `ip link` shows"
-	case m.MAC != "" && (err != nil || len(mac) != 6):
+	case m.MAC != "" && !isMAC(m.MAC):
 		return strictjson.Quote(m.MAC) + " is no MAC", "give six bytes, as 00:50:56:82:a7:ab"
 	case m.PCIAddress != "" && !pciAddress.MatchString(strings.ToLower(m.PCIAddress)):
 		return strictjson.Quote(m.PCIAddress) + " is no PCI address",
@@ -193,4 +218,16 @@ func (m Match) wrong() (what, fix string) {
 			"count from 1, the first NIC beyond the primary one"
 	}
 	return "", ""
+}
+
+// isLinkName reports whether the kernel takes a name for a link.
+func isLinkName(name string) bool {
+	return len(name) < unix.IFNAMSIZ && !strings.ContainsAny(name, "/ \t\n:") &&
+		name != "." && name != ".."
+}
+
+// isMAC reports whether a text is a MAC of Ethernet.
+func isMAC(text string) bool {
+	mac, err := net.ParseMAC(text)
+	return err == nil && len(mac) == 6
 }

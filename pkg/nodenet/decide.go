@@ -58,6 +58,7 @@ func Decide(v *View) Decision {
 	return d
 }
 
+// wake has the next decision made at a time, or earlier.
 func (d *Decision) wake(at time.Time) {
 	if !at.IsZero() && (d.Wake.IsZero() || at.Before(d.Wake)) {
 		d.Wake = at
@@ -95,6 +96,8 @@ type decider struct {
 	wake  time.Time
 }
 
+// decide decides what there is to do, and how the interface is. A NIC that is another than the
+// remembered one is taken only by the next decision, when the old one has nothing left.
 func (d *decider) decide() {
 	d.state = State{Network: d.i.Network, Type: d.i.Type}
 	if d.kept != nil && d.kept.Match != d.i.Match.String() {
@@ -103,10 +106,7 @@ func (d *decider) decide() {
 		d.wake = d.Now
 		return
 	}
-	nic, err := d.find()
-	if err == nil {
-		err = d.usable(nic)
-	}
+	nic, err := d.findUsable()
 	moved := err != nil || d.kept != nil && d.kept.Link != nic.Index
 	if moved && d.kept != nil {
 		d.steps = append(d.steps, takeBack(d.View, d.i.Network)...)
@@ -121,6 +121,11 @@ func (d *decider) decide() {
 		d.wake = d.Now
 		return
 	}
+	d.use(nic)
+}
+
+// use decides about a NIC that is the interface's, and stays so.
+func (d *decider) use(nic *NIC) {
 	d.taken[nic.Index] = d.i.Network
 	if d.trial.Link != nic.Index {
 		*d.trial = Trial{Link: nic.Index, Busy: d.trial.Busy, Confirm: true}
@@ -134,8 +139,10 @@ func (d *decider) decide() {
 	d.addresses(nic)
 }
 
+// say sets how the interface is. The last call counts.
 func (d *decider) say(c Condition, err error) { d.state.Condition, d.state.Err = c, err }
 
+// add adds a step for the interface.
 func (d *decider) add(s Step) {
 	s.Network = d.i.Network
 	d.steps = append(d.steps, s)
@@ -148,6 +155,15 @@ func (d *decider) later(at time.Time) {
 	}
 }
 
+// findUsable returns the NIC of the interface; the error says why there is none that it can have.
+func (d *decider) findUsable() (*NIC, error) {
+	nic, err := d.find()
+	if err != nil {
+		return nil, err
+	}
+	return nic, d.usable(nic)
+}
+
 // find returns the NIC of the interface; the error says why there is none.
 func (d *decider) find() (*NIC, error) {
 	m := d.i.Match
@@ -155,16 +171,21 @@ func (d *decider) find() (*NIC, error) {
 		return d.byIndex()
 	}
 	for n := range d.System.NICs {
-		nic := &d.System.NICs[n]
-		if m.Name != "" && (nic.Name == m.Name || slices.Contains(nic.AltNames, m.Name)) ||
-			m.MAC != "" && strings.EqualFold(nic.MAC, m.MAC) || m.PCIAddress != "" &&
-			strings.EqualFold(nic.PCI, m.PCIAddress) {
+		if nic := &d.System.NICs[n]; m.names(nic) {
 			return nic, nil
 		}
 	}
 	return nil, d.absent(fmt.Errorf("no NIC has %s", m))
 }
 
+// names reports whether a match is one by something that the NIC has itself.
+func (m Match) names(nic *NIC) bool {
+	return m.Name != "" && (nic.Name == m.Name || slices.Contains(nic.AltNames, m.Name)) ||
+		m.MAC != "" && strings.EqualFold(nic.MAC, m.MAC) ||
+		m.PCIAddress != "" && strings.EqualFold(nic.PCI, m.PCIAddress)
+}
+
+// absent returns the error that there is no NIC, which is the interface's condition from now on.
 func (d *decider) absent(err error) error {
 	d.state.Condition = Absent
 	return &failure.Error{
@@ -205,6 +226,7 @@ func (d *decider) byIndex() (*NIC, error) {
 	return &nics[d.i.Match.Index-1], nil
 }
 
+// usable refuses a NIC that others use.
 func (d *decider) usable(nic *NIC) error {
 	switch {
 	case slices.Contains(d.System.Primary, nic.Index):
@@ -229,14 +251,7 @@ func (d *decider) usable(nic *NIC) error {
 // addresses decides about a NIC that is up.
 func (d *decider) addresses(nic *NIC) {
 	want, err := d.wanted(nic)
-	if d.kept != nil {
-		for _, addr := range d.kept.Addrs {
-			if !slices.Contains(want, addr) && slices.Contains(nic.Addrs, addr) &&
-				d.kept.Link == nic.Index {
-				d.add(Step{Kind: Remove, NIC: *nic, Addr: addr})
-			}
-		}
-	}
+	d.removeOthers(nic, want)
 	for _, addr := range want {
 		if slices.Contains(nic.Addrs, addr) {
 			d.state.Addresses = append(d.state.Addresses, addr)
@@ -258,6 +273,18 @@ func (d *decider) addresses(nic *NIC) {
 		d.lease(nic)
 	}
 	d.set(nic, want)
+}
+
+// removeOthers removes the addresses that the NIC was given and is not to have any more.
+func (d *decider) removeOthers(nic *NIC, want []netip.Prefix) {
+	if d.kept == nil || d.kept.Link != nic.Index {
+		return
+	}
+	for _, addr := range d.kept.Addrs {
+		if !slices.Contains(want, addr) && slices.Contains(nic.Addrs, addr) {
+			d.add(Step{Kind: Remove, NIC: *nic, Addr: addr})
+		}
+	}
 }
 
 // wanted returns the addresses that the NIC is to have now.

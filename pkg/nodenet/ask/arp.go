@@ -52,25 +52,40 @@ func (n *Network) Probe(ctx context.Context, nic string, addr netip.Addr) error 
 		if _, err := conn.WriteTo(request, &packet.Addr{HardwareAddr: broadcast()}); err != nil {
 			return fmt.Errorf("ask for %s on %s: %w", addr, nic, err)
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(probeWait)); err != nil {
-			return err
+		by, err := answer(conn, buffer, mac, addr)
+		if err != nil {
+			return fmt.Errorf("ask for %s on %s: %w", addr, nic, err)
 		}
-		for {
-			size, _, err := conn.ReadFrom(buffer)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("ask for %s on %s: %w", addr, nic, err)
-			}
-			if by := holder(buffer[:size], addr); by != nil && !bytes.Equal(by, mac) {
-				return &InUseError{addr, by}
-			}
+		if by != nil {
+			return &InUseError{addr, by}
 		}
 	}
 	return nil
 }
 
+// answer reads what hosts say for a while. It returns the MAC of one other than mac that has the
+// address; nil if there is none.
+func answer(
+	conn *packet.Conn, buffer []byte, mac net.HardwareAddr, addr netip.Addr,
+) (by net.HardwareAddr, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(probeWait)); err != nil {
+		return nil, err
+	}
+	for {
+		size, _, err := conn.ReadFrom(buffer)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if by := holder(buffer[:size], addr); by != nil && !bytes.Equal(by, mac) {
+			return by, nil
+		}
+	}
+}
+
+// listenARP opens a socket for ARP on a NIC, and returns the NIC's MAC.
 func listenARP(ns *netns.NS, nic string) (conn *packet.Conn, mac net.HardwareAddr, err error) {
 	err = ns.Do(func() error {
 		link, err := net.InterfaceByName(nic)

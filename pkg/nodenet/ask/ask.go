@@ -66,16 +66,21 @@ func (n *Network) Lease(ctx context.Context, nic string, asking nodenet.Asking,
 	} else {
 		ack, err = again(ctx, client, asking, lease, options)
 	}
-	if refused, ok := errors.AsType[*nclient4.ErrNak](err); ok {
-		return nil, fmt.Errorf("%w: %s", ErrRefused, refused.Nak.ServerIdentifier())
-	}
-	if errors.Is(err, nclient4.ErrNoResponse) {
-		return nil, errors.New("no DHCP server answers")
-	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for an address: %w", err)
+		return nil, explain(err)
 	}
 	return leaseOf(ack, asked)
+}
+
+// explain returns an error of the DHCP library as one of this package.
+func explain(err error) error {
+	if refused, ok := errors.AsType[*nclient4.ErrNak](err); ok {
+		return fmt.Errorf("%w: %s", ErrRefused, refused.Nak.ServerIdentifier())
+	}
+	if errors.Is(err, nclient4.ErrNoResponse) {
+		return errors.New("no DHCP server answers")
+	}
+	return fmt.Errorf("ask for an address: %w", err)
 }
 
 // client opens a client: one that sends frames to all, or for Renew packets to the lease's server.
@@ -145,7 +150,7 @@ func leaseOf(ack *dhcpv4.DHCPv4, asked time.Time) (*nodenet.Lease, error) {
 	bits, size := ack.SubnetMask().Size()
 	server, _ := netip.AddrFromSlice(ack.ServerIdentifier().To4())
 	switch {
-	case !ok || !addr.IsValid() || addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast():
+	case !ok || !isHost(addr):
 		return nil, fmt.Errorf("the DHCP server %s lends %s, which no NIC can have", server,
 			ack.YourIPAddr)
 	case size != 32 || bits < 8:
@@ -162,6 +167,11 @@ func leaseOf(ack *dhcpv4.DHCPv4, asked time.Time) (*nodenet.Lease, error) {
 		Prefix: netip.PrefixFrom(addr, bits), Server: server,
 		Renew: asked.Add(renew), Rebind: asked.Add(rebind), Ends: asked.Add(whole),
 	}, nil
+}
+
+// isHost reports whether a NIC can have an address.
+func isHost(addr netip.Addr) bool {
+	return !addr.IsUnspecified() && !addr.IsLoopback() && !addr.IsMulticast()
 }
 
 // Decline tells a server that somebody else has the address that it lent.

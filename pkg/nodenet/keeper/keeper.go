@@ -141,6 +141,8 @@ func (k *Keeper) TakeBack(ctx context.Context) error {
 	return nil
 }
 
+// open loads what was set before, and opens the namespace. A file that cannot be read is as none:
+// what it had stays on the NICs.
 func (k *Keeper) open() (err error) {
 	k.trials, k.told, k.quiet = map[string]*nodenet.Trial{}, map[string]string{}, map[int]string{}
 	k.changed, k.results = make(chan struct{}, 1), make(chan func())
@@ -151,6 +153,7 @@ func (k *Keeper) open() (err error) {
 	return err
 }
 
+// wake ends await. It does not block.
 func (k *Keeper) wake() {
 	select {
 	case k.changed <- struct{}{}:
@@ -158,6 +161,7 @@ func (k *Keeper) wake() {
 	}
 }
 
+// sleep waits, at most until ctx ends.
 func (k *Keeper) sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -205,15 +209,24 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 	if !d.Wake.IsZero() {
 		wait = min(wait, max(d.Wake.Sub(now), settled))
 	}
-	removals, others := split(d.Steps)
-	wait = k.takeAll(ctx, removals, d.States, wait)
-	k.found(ctx, d.Found)
-	wait = k.takeAll(ctx, others, d.States, wait)
+	wait = k.follow(ctx, &d, wait)
 	k.tell(d.States)
 	if ctx.Err() == nil {
 		k.Report(d.States, wrong)
 	}
 	return wait
+}
+
+// follow takes the steps of a decision, and remembers the NICs that it found. It returns after what
+// time to decide anew, as takeAll. Removals come before a NIC is remembered: they are of the NIC
+// that the network had.
+func (k *Keeper) follow(
+	ctx context.Context, d *nodenet.Decision, wait time.Duration,
+) time.Duration {
+	removals, others := split(d.Steps)
+	wait = k.takeAll(ctx, removals, d.States, wait)
+	k.found(ctx, d.Found)
+	return k.takeAll(ctx, others, d.States, wait)
 }
 
 // split returns the steps that take something away, and the others.
@@ -269,32 +282,46 @@ func (k *Keeper) found(ctx context.Context, nics map[string]nodenet.NIC) {
 		if !ok {
 			continue
 		}
-		kept := k.memory[i.Network]
-		if kept == nil {
-			kept = &nodenet.Kept{Match: i.Match.String()}
-			k.memory[i.Network] = kept
-		}
-		if kept.Link != nic.Index {
-			kept.Addrs = nil // they went with the link, or were removed by the steps before
-		}
-		if kept.Link != nic.Index || kept.MAC != nic.MAC || kept.PCI != nic.PCI {
-			kept.Link, kept.MAC, kept.PCI, isNew = nic.Index, nic.MAC, nic.PCI, true
-		}
-		if k.quiet[nic.Index] != nic.Name {
-			if err := (nl.Sandbox{}).RefuseDefaultRouters(ctx, k.NS.Path(),
-				[]string{nic.Name}); err != nil {
-				k.Log.WarnContext(ctx, "advertisements may set a default route",
-					"nic", nic.Name, "error", err)
-				continue
-			}
-			k.quiet[nic.Index] = nic.Name
-		}
+		isNew = k.remember(i, nic) || isNew
+		k.quieten(ctx, nic)
 	}
 	if isNew {
 		if err := save(k.File, k.Boot, k.memory); err != nil {
 			k.Log.WarnContext(ctx, "a restart may take another NIC", "error", err)
 		}
 	}
+}
+
+// remember notes the NIC of an interface. It reports whether there is something new to save.
+func (k *Keeper) remember(i nodenet.Interface, nic nodenet.NIC) (isNew bool) {
+	kept := k.memory[i.Network]
+	if kept == nil {
+		kept = &nodenet.Kept{Match: i.Match.String()}
+		k.memory[i.Network] = kept
+	}
+	if kept.Link != nic.Index {
+		kept.Addrs = nil // they went with the link, or were removed by the steps before
+	}
+	if kept.Link == nic.Index && kept.MAC == nic.MAC && kept.PCI == nic.PCI {
+		return false
+	}
+	kept.Link, kept.MAC, kept.PCI = nic.Index, nic.MAC, nic.PCI
+	return true
+}
+
+// quieten keeps routers on a NIC's network from becoming the node's default ones, once for each NIC
+// and name.
+func (k *Keeper) quieten(ctx context.Context, nic nodenet.NIC) {
+	if k.quiet[nic.Index] == nic.Name {
+		return
+	}
+	err := nl.Sandbox{}.RefuseDefaultRouters(ctx, k.NS.Path(), []string{nic.Name})
+	if err != nil {
+		k.Log.WarnContext(ctx, "advertisements may set a default route",
+			"nic", nic.Name, "error", err)
+		return
+	}
+	k.quiet[nic.Index] = nic.Name
 }
 
 // take takes one step.
@@ -307,11 +334,7 @@ func (k *Keeper) take(ctx context.Context, s nodenet.Step) error {
 		return k.handle.SetUp(ctx, s.NIC.Index)
 	case nodenet.Remove:
 		log.InfoContext(ctx, "address is taken away", "address", s.Addr)
-		if err := k.handle.RemoveAddr(ctx, s.NIC.Index, s.Addr); err != nil {
-			return err
-		}
-		kept.Addrs = slices.DeleteFunc(kept.Addrs, func(a netip.Prefix) bool { return a == s.Addr })
-		return save(k.File, k.Boot, k.memory)
+		return k.remove(ctx, s, kept)
 	case nodenet.Forget:
 		delete(k.memory, s.Network)
 		delete(k.trials, s.Network)
@@ -330,11 +353,21 @@ func (k *Keeper) take(ctx context.Context, s nodenet.Step) error {
 	return nil
 }
 
+// free notes that nobody else has an address.
 func free(t *nodenet.Trial, addr netip.Prefix) {
 	if t.Free == nil {
 		t.Free = map[netip.Prefix]bool{}
 	}
 	t.Free[addr] = true
+}
+
+// remove removes an address, and then forgets it.
+func (k *Keeper) remove(ctx context.Context, s nodenet.Step, kept *nodenet.Kept) error {
+	if err := k.handle.RemoveAddr(ctx, s.NIC.Index, s.Addr); err != nil {
+		return err
+	}
+	kept.Addrs = slices.DeleteFunc(kept.Addrs, func(a netip.Prefix) bool { return a == s.Addr })
+	return save(k.File, k.Boot, k.memory)
 }
 
 // add sets an address.
@@ -433,13 +466,20 @@ func (k *Keeper) failed(s nodenet.Step, err error, states []nodenet.State) {
 	}
 }
 
+// trouble returns what is wrong with a network and does not pass of itself; empty for nothing.
+func trouble(s *nodenet.State) string {
+	lasts := s.Condition == nodenet.Failed || s.Condition == nodenet.Absent
+	if !lasts || s.Err == nil {
+		return ""
+	}
+	return s.Err.Error()
+}
+
 // tell raises an event for each trouble that is new.
 func (k *Keeper) tell(states []nodenet.State) {
-	for _, s := range states {
-		text := ""
-		if (s.Condition == nodenet.Failed || s.Condition == nodenet.Absent) && s.Err != nil {
-			text = s.Err.Error()
-		}
+	for i := range states {
+		s := &states[i]
+		text := trouble(s)
 		if text != "" && k.told[s.Network] != text {
 			k.Tell(ReasonFailed, fmt.Sprintf("network %s: %s", s.Network, text))
 		}

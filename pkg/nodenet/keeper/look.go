@@ -27,42 +27,51 @@ func look(ctx context.Context, ns *netns.NS, h *nl.Handle) (system nodenet.Syste
 	if err != nil {
 		return system, err
 	}
-	var devices []string
-	for _, l := range links {
-		if l.Kind == "device" && !l.Loopback {
-			devices = append(devices, l.Name)
-		}
-	}
-	places, err := nl.BusAddresses(ns, devices)
+	places, err := nl.BusAddresses(ns, devices(links))
 	if err != nil {
 		return system, err
 	}
 	for _, l := range links {
-		if l.Loopback {
-			continue
+		if !l.Loopback {
+			system.NICs = append(system.NICs, nicOf(l, addrs[l.Index], places[l.Name]))
 		}
-		nic := nodenet.NIC{
-			Index: l.Index, Name: l.Name, MAC: l.MAC.String(), AltNames: l.AltNames, Up: l.Up,
-			Carrier: l.Carrier, Port: l.MasterIndex != 0,
-		}
-		if l.PermanentMAC != nil {
-			nic.MAC = l.PermanentMAC.String()
-		}
-		if place := places[l.Name]; pciAddress.MatchString(place) {
-			nic.PCI = place
-		}
-		for _, a := range addrs[l.Index] {
-			nic.Addrs = append(nic.Addrs, netip.PrefixFrom(a.Addr(), a.Bits()))
-			if a.Duplicate {
-				nic.Duplicate = append(nic.Duplicate, a.Prefix)
-			}
-		}
-		system.NICs = append(system.NICs, nic)
 	}
 	for _, index := range defaults {
 		system.Primary = below(links, index, system.Primary)
 	}
 	return system, nil
+}
+
+// devices returns the names of the links that are of hardware, or look so.
+func devices(links []*nl.Link) (names []string) {
+	for _, l := range links {
+		if l.Kind == "device" && !l.Loopback {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// nicOf describes a link with these addresses. place is where its device is on a bus, of whatever
+// kind; empty for none.
+func nicOf(l *nl.Link, addrs []nl.Addr, place string) nodenet.NIC {
+	nic := nodenet.NIC{
+		Index: l.Index, Name: l.Name, MAC: l.MAC.String(), AltNames: l.AltNames, Up: l.Up,
+		Carrier: l.Carrier, Port: l.MasterIndex != 0,
+	}
+	if l.PermanentMAC != nil {
+		nic.MAC = l.PermanentMAC.String()
+	}
+	if pciAddress.MatchString(place) {
+		nic.PCI = place
+	}
+	for _, a := range addrs {
+		nic.Addrs = append(nic.Addrs, netip.PrefixFrom(a.Addr(), a.Bits()))
+		if a.Duplicate {
+			nic.Duplicate = append(nic.Duplicate, a.Prefix)
+		}
+	}
+	return nic
 }
 
 // below adds a link, and all that it is made on: its parent, and the ports that it has.

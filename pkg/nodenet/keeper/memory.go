@@ -65,6 +65,7 @@ func save(path, boot string, networks nodenet.Memory) error {
 	return nil
 }
 
+// replace writes a file so that it is there whole or not at all, also after a loss of power.
 func replace(path string, content []byte) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
