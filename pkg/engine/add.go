@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
@@ -28,6 +29,8 @@ func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, er
 	return result, err
 }
 
+// add refuses what it can before the first change. From the record's beginning on, what fails is
+// taken back.
 func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.Result, error) {
 	if err := errors.Join(e.ready(), e.notNode(req.NetNS)); err != nil {
 		return nil, err
@@ -37,31 +40,15 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	defer e.unlock(sandbox)
-	if req.Still != nil {
-		if err := req.Still(); err != nil {
-			return nil, err
-		}
+	if err := req.awaited(); err != nil {
+		return nil, err
 	}
 	w := &work{Engine: e, req: req, sandbox: sandbox}
 	if result, err := w.clearUnfinished(ctx); result != nil || err != nil {
 		return result, err
 	}
-	pod, err := e.pod(ctx, req)
+	pod, attachments, err := w.prepareAdd(ctx, events)
 	if err != nil {
-		return nil, err
-	}
-	events.about(pod.Meta())
-	attachments, err := e.resolver().Attachments(ctx, sandboxOf(req), pod)
-	if err != nil {
-		return nil, err
-	}
-	if err := w.namesFree(ctx, attachments); err != nil {
-		return nil, err
-	}
-	if err := w.permit(ctx, pod, attachments); err != nil {
-		return nil, err
-	}
-	if err := w.begin(pod.Meta(), attachments); err != nil {
 		return nil, err
 	}
 	if err := w.holdAddresses(ctx, pod.Meta(), attachments); err != nil {
@@ -73,6 +60,37 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, w.rollBack(ctx, err)
 	}
 	return result, nil
+}
+
+// awaited returns an error if nobody waits for the ADD any more.
+func (r *Request) awaited() error {
+	if r.Still == nil {
+		return nil
+	}
+	return r.Still()
+}
+
+// prepareAdd finds out what the pod gets, refuses what it cannot have, and begins the record. On an
+// error the sandbox is as it was.
+func (w *work) prepareAdd(
+	ctx context.Context, events *events,
+) (*podv1.Pod, []plan.Attachment, error) {
+	pod, err := w.pod(ctx, w.req)
+	if err != nil {
+		return nil, nil, err
+	}
+	events.about(pod.Meta())
+	attachments, err := w.resolver().Attachments(ctx, sandboxOf(w.req), pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := w.namesFree(ctx, attachments); err != nil {
+		return nil, nil, err
+	}
+	if err := w.permit(ctx, pod, attachments); err != nil {
+		return nil, nil, err
+	}
+	return pod, attachments, w.begin(pod.Meta(), attachments)
 }
 
 // clearUnfinished removes what an earlier, killed ADD of the sandbox left. If that ADD was
@@ -191,6 +209,25 @@ func (w *work) save(what string) error {
 func (w *work) attachAll(
 	ctx context.Context, pod *metav1.ObjectMeta, events *events,
 ) (types.Result, error) {
+	results, err := w.attachEach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.moveDefaultRoutes(ctx, results); err != nil {
+		return nil, err
+	}
+	if err := w.announce(ctx, pod, results, events); err != nil {
+		return nil, err
+	}
+	w.rec.Complete = true
+	if err := w.save("complete"); err != nil {
+		return nil, err
+	}
+	return results[0].CNI, nil
+}
+
+// attachEach makes the attachments in their order and saves their results.
+func (w *work) attachEach(ctx context.Context) ([]status.Result, error) {
 	results := make([]status.Result, 0, len(w.rec.Attachments))
 	routing := &routing{work: w}
 	for i := range len(w.rec.Attachments) - len(w.sandbox.owed) {
@@ -206,27 +243,24 @@ func (w *work) attachAll(
 	if err := w.noteIndexes(ctx, w.rec.Attachments); err != nil {
 		return nil, err
 	}
-	if err := w.save("attached"); err != nil {
-		return nil, err
-	}
-	if err := w.moveDefaultRoutes(ctx, results); err != nil {
-		return nil, err
-	}
+	return results, w.save("attached")
+}
+
+// announce publishes the status of a pod that has one, and sends the warnings of all attachments.
+func (w *work) announce(
+	ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events,
+) error {
 	entries := published(w.Node.AuxiliaryCNIChainName, results)
 	told := tells(pod, len(entries))
 	if told {
 		if err := w.publish(ctx, pod, entries, events); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for i := range w.rec.Attachments {
 		events.warn(&w.rec.Attachments[i].Attachment, told)
 	}
-	w.rec.Complete = true
-	if err := w.save("complete"); err != nil {
-		return nil, err
-	}
-	return results[0].CNI, nil
+	return nil
 }
 
 // moveDefaultRoutes moves the default route to the attachments that the pod chose (NPWG v1.3

@@ -32,6 +32,16 @@ func (w *work) holdAddresses(
 		w.Log.WarnContext(ctx, "addresses of sandboxes whose record cannot be read are not counted",
 			"error", err)
 	}
+	crowded := resolver.Crowded(bounds, addressesByNamespace(records), attachments)
+	if len(crowded) == 0 {
+		return nil
+	}
+	w.judged(ctx, pod, crowded)
+	return resolve.Permit(crowded, attachments)
+}
+
+// addressesByNamespace counts the addresses of networks of namespaces, by the namespace.
+func addressesByNamespace(records []*record.Record) map[string]int {
 	have := map[string]int{}
 	for _, r := range records {
 		for i := range r.Attachments {
@@ -40,12 +50,7 @@ func (w *work) holdAddresses(
 			}
 		}
 	}
-	crowded := resolver.Crowded(bounds, have, attachments)
-	if len(crowded) == 0 {
-		return nil
-	}
-	w.judged(ctx, pod, crowded)
-	return resolve.Permit(crowded, attachments)
+	return have
 }
 
 // addressesOf returns how many addresses an attachment has or, before that is known, is to get.

@@ -41,14 +41,11 @@ func parseArgs(args string) ([][2]string, error) {
 		if pair == "" {
 			continue
 		}
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok || key == "" {
-			return nil, badArgs(fmt.Errorf("%.80q is no KEY=VALUE", pair))
+		keyValue, err := cutArg(pair)
+		if err != nil {
+			return nil, badArgs(err)
 		}
-		if strings.ContainsFunc(pair, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return nil, badArgs(fmt.Errorf("%.80q has control characters", pair))
-		}
-		pairs = append(pairs, [2]string{key, value})
+		pairs = append(pairs, keyValue)
 	}
 	kubernetes := slices.ContainsFunc(pairs, func(p [2]string) bool {
 		return strings.HasPrefix(p[0], "K8S_")
@@ -59,10 +56,24 @@ func parseArgs(args string) ([][2]string, error) {
 	return pairs, nil
 }
 
+// cutArg cuts KEY=VALUE, where the value may be empty, into its two parts.
+func cutArg(pair string) (keyValue [2]string, err error) {
+	key, value, ok := strings.Cut(pair, "=")
+	if !ok || key == "" {
+		return keyValue, fmt.Errorf("%.80q is no KEY=VALUE", pair)
+	}
+	if strings.ContainsFunc(pair, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return keyValue, fmt.Errorf("%.80q has control characters", pair)
+	}
+	return [2]string{key, value}, nil
+}
+
+// badArgs is the error of a CNI_ARGS that cannot be used.
 func badArgs(err error) error {
 	return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_ARGS", Err: err}
 }
 
+// arg returns the value of the first pair that has the key; empty if there is none.
 func arg(args [][2]string, key string) string {
 	for _, p := range args {
 		if p[0] == key {

@@ -22,6 +22,7 @@ func (e *Engine) Check(ctx context.Context, req *Request) error {
 	})
 }
 
+// check has the sandbox checked by who made it: Braid, or what was there before Braid came.
 func (e *Engine) check(ctx context.Context, req *Request) error {
 	if err := e.notNode(req.NetNS); err != nil {
 		return err
@@ -37,27 +38,39 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 		if handed, err := w.handOver(ctx, Check); handed || err != nil {
 			return err
 		}
-	}
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !rec.Complete {
-		return &failure.Error{
-			Reason: failure.UnknownSandbox, Err: fmt.Errorf("container %s is not attached", req.ContainerID),
-			Fix: "the sandbox must be made anew: delete the pod",
-		}
+		return notAttached(req)
 	}
 	if err != nil {
 		return err
 	}
-	w = w.asAdded(req.NetNS)
+	if !rec.Complete {
+		return notAttached(req)
+	}
+	return w.asAdded(req.NetNS).checkAttachments(ctx)
+}
+
+// notAttached is the error of a sandbox that no ADD came to its end for.
+func notAttached(req *Request) error {
+	return &failure.Error{
+		Reason: failure.UnknownSandbox, Err: fmt.Errorf("container %s is not attached", req.ContainerID),
+		Fix: "the sandbox must be made anew: delete the pod",
+	}
+}
+
+// checkAttachments checks all attachments but those that a DEL left.
+func (w *work) checkAttachments(ctx context.Context) error {
 	var errs []error
-	for i := range rec.Attachments {
-		if rec.Attachments[i].State == record.Owed {
+	for i := range w.rec.Attachments {
+		if w.rec.Attachments[i].State == record.Owed {
 			continue
 		}
-		errs = append(errs, w.checkAttachment(ctx, &rec.Attachments[i]))
+		errs = append(errs, w.checkAttachment(ctx, &w.rec.Attachments[i]))
 	}
 	return errors.Join(errs...)
 }
 
+// checkAttachment runs the CHECK of an attachment's plugins. libcni hands them the result of the
+// ADD, which the record restores in its cache.
 func (w *work) checkAttachment(ctx context.Context, a *record.Attachment) (err error) {
 	defer func(start time.Time) { w.chainDone(ctx, Check, &a.Attachment, start, err) }(time.Now())
 	chain, err := w.prepare(&a.Attachment, w.req.NetNS)

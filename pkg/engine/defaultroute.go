@@ -28,6 +28,7 @@ type routing struct {
 	unguarded []string
 }
 
+// policy is the node's "secondaryDefaultRoute", one of the values in pkg/conf.
 func (r *routing) policy() string { return r.Policy.SecondaryDefaultRoute }
 
 // before prepares an attachment. It may change its configuration, and add warnings.
@@ -48,14 +49,29 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 		r.watched = r.watched || configured&plan.IPv6 != 0
 		return nil
 	}
-	if r.routes == nil {
-		if err := r.refuseRouters(ctx); err != nil {
-			return err
-		}
-		if r.routes, err = r.Interiors.DefaultRoutes(ctx, r.req.NetNS); err != nil {
-			return defaultRoutesFailed(a, "list default routes", err)
-		}
+	if err := r.lookUp(ctx, a); err != nil {
+		return err
 	}
+	return r.leaveOut(a, configured)
+}
+
+// lookUp lists the pod's default routes, if they are not known, before the attachment is made.
+func (r *routing) lookUp(ctx context.Context, a *plan.Attachment) (err error) {
+	if r.routes != nil {
+		return nil
+	}
+	if err := r.refuseRouters(ctx); err != nil {
+		return err
+	}
+	if r.routes, err = r.Interiors.DefaultRoutes(ctx, r.req.NetNS); err != nil {
+		return defaultRoutesFailed(a, "list default routes", err)
+	}
+	return nil
+}
+
+// leaveOut takes the configured default routes of families for which the pod has one out of the
+// attachment's configuration.
+func (r *routing) leaveOut(a *plan.Attachment, configured plan.Families) error {
 	held := plan.FamiliesOf(r.routes.Families())
 	if configured&held != 0 {
 		rest, err := a.LeaveOut(held)
@@ -82,13 +98,7 @@ func (r *routing) after(
 		return nil, err
 	}
 	if r.policy() == conf.TakeDefaultRoute {
-		err := r.trace("prefer default route "+a.IfName, func() error {
-			return r.Interiors.PreferDefaultRoute(ctx, r.req.NetNS, a.IfName)
-		})
-		if err != nil {
-			err = defaultRoutesFailed(a, "prefer the network's default route", err)
-		}
-		return result, err
+		return result, r.prefer(ctx, a)
 	}
 	held := plan.FamiliesOf(r.routes.Families()) &^ a.AskedFamilies()
 	var removed plan.Families
@@ -103,15 +113,31 @@ func (r *routing) after(
 	case removed == 0, a.SourceRouted():
 		return result, nil
 	case r.policy() == conf.RefuseDefaultRoute:
-		return nil, &failure.Error{
-			Reason: failure.DefaultRouteRefused, NAD: a.Name, Interface: a.IfName,
-			Err: fmt.Errorf("the network brings an %s default route, but the pod's stays on the default "+
-				"network unless the pod asks", removed),
-			Fix: `let the pod ask with "default-route": [] for this network, or have the network bring none`,
-		}
+		return nil, defaultRouteRefused(a, removed)
 	}
 	a.Warnings = append(a.Warnings, a.DefaultRouteKept(removed))
 	return withoutDefaultRoutes(result, removed)
+}
+
+// prefer removes the IPv6 default routes of other links if the attachment's link has any.
+func (r *routing) prefer(ctx context.Context, a *plan.Attachment) error {
+	err := r.trace("prefer default route "+a.IfName, func() error {
+		return r.Interiors.PreferDefaultRoute(ctx, r.req.NetNS, a.IfName)
+	})
+	if err != nil {
+		return defaultRoutesFailed(a, "prefer the network's default route", err)
+	}
+	return nil
+}
+
+// defaultRouteRefused is the error of a network that brings default routes against the policy.
+func defaultRouteRefused(a *plan.Attachment, brought plan.Families) error {
+	return &failure.Error{
+		Reason: failure.DefaultRouteRefused, NAD: a.Name, Interface: a.IfName,
+		Err: fmt.Errorf("the network brings an %s default route, but the pod's stays on the default "+
+			"network unless the pod asks", brought),
+		Fix: `let the pod ask with "default-route": [] for this network, or have the network bring none`,
+	}
 }
 
 // withoutDefaultRoutes returns a result, in its version, without default routes of the main table
@@ -137,6 +163,8 @@ func withoutDefaultRoutes(result types.Result, families plan.Families) (types.Re
 // mainTable is the number of the main routing table.
 const mainTable = 254
 
+// defaultRoutesFailed names the attachment in the error of what was done to the pod's default
+// routes for it.
 func defaultRoutesFailed(a *plan.Attachment, what string, err error) error {
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		named := *fe

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/status"
 	"github.com/braid-cni/braid/pkg/undo"
@@ -24,6 +23,8 @@ func (e *Engine) Del(ctx context.Context, req *Request) error {
 	})
 }
 
+// del has the sandbox removed by who made it. A sandbox without a record, lock or mark was removed
+// before.
 func (e *Engine) del(ctx context.Context, req *Request) error {
 	sandbox, err := e.lock(ctx, req.ContainerID)
 	if err != nil {
@@ -32,25 +33,28 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	defer e.unlock(sandbox)
 	w := &work{Engine: e, req: req, sandbox: sandbox}
 	w.rec, err = sandbox.Load()
-	switch {
-	case (errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater)) && sandbox.Gone():
+	if notOurs(err) && sandbox.Gone() {
 		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		handed, herr := w.handOver(ctx, Del)
-		if herr != nil {
-			return herr
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		handed, err := w.handOver(ctx, Del)
+		if err != nil {
+			return err
 		}
 		if handed {
 			return e.trace("record removed", sandbox.Remove)
 		}
-		err = w.reconstruct(ctx, err)
-	case failure.ReasonOf(err) == failure.StateCorrupt:
-		err = w.reconstruct(ctx, err)
 	}
-	if err != nil {
+	if err := w.repair(ctx, err); err != nil {
 		return err
 	}
 	return w.teardown(ctx)
+}
+
+// notOurs reports whether the error of a Load says that this Braid has no record of the sandbox:
+// there is none, or a later version wrote it.
+func notOurs(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater)
 }
 
 // teardown removes what the record names, newest first, and goes on past errors. An attachment
@@ -69,6 +73,17 @@ func (w *work) teardown(ctx context.Context) error {
 		}
 	}
 	w.removeLinks(ctx)
+	if err := w.removeAttachments(ctx); err != nil {
+		return err
+	}
+	if len(w.rec.Attachments) > 0 { // they are owed
+		return nil
+	}
+	return w.trace("record removed", w.sandbox.Remove)
+}
+
+// removeAttachments removes what is not owed, newest first, and goes on past errors.
+func (w *work) removeAttachments(ctx context.Context) error {
 	var stack undo.Stack
 	for i, a := range w.rec.Attachments {
 		if a.State == record.Owed {
@@ -83,37 +98,32 @@ func (w *work) teardown(ctx context.Context) error {
 			return w.remove(ctx, a)
 		})
 	}
-	if err := stack.Unwind(ctx); err != nil {
-		return err
-	}
-	if len(w.rec.Attachments) > 0 { // they are owed
-		return nil
-	}
-	return w.trace("record removed", w.sandbox.Remove)
+	return stack.Unwind(ctx)
 }
 
 // removeLinks removes the links of several attachments in one step. It only saves time: the kernel
 // waits once for those who may still use them, and not once for each link. The plugins' own DEL
 // follows and removes the rest. A binary may look at its link on DEL, so no chain may have one.
 func (w *work) removeLinks(ctx context.Context) {
-	if len(w.rec.Attachments) < 2 || w.req.NetNS == "" || w.sandbox.guest {
+	if len(w.rec.Attachments) < 2 || w.req.NetNS == "" || w.sandbox.guest || w.binaryMayLook() {
 		return
-	}
-	for i := range w.rec.Attachments {
-		a := &w.rec.Attachments[i]
-		if !a.Execd {
-			continue
-		}
-		list, err := w.sandbox.parsed(&a.Attachment)
-		if err != nil || w.homes(a).mixed(list) {
-			return
-		}
 	}
 	err := w.trace("remove links", func() error { return w.Namespaces.DeleteLinks(ctx, w.req.NetNS) })
 	if err != nil {
 		w.Log.DebugContext(ctx, "links are removed one by one",
 			"container", w.req.ContainerID, "error", err)
 	}
+}
+
+// binaryMayLook reports whether a chain of the sandbox may have a plugin that is a binary.
+func (w *work) binaryMayLook() bool {
+	return slices.ContainsFunc(w.rec.Attachments, func(a record.Attachment) bool {
+		if !a.Execd {
+			return false
+		}
+		list, err := w.sandbox.parsed(&a.Attachment)
+		return err != nil || w.homes(&a).mixed(list)
+	})
 }
 
 // remove removes one attachment and takes it out of the record.
@@ -182,21 +192,12 @@ func (w *work) wasAdded(a *record.Attachment) error {
 // holds. For these an empty namespace takes the place of the one that is gone.
 func (w *work) detach(ctx context.Context, a *record.Attachment) error {
 	err := w.runDel(ctx, a, w.req.NetNS)
-	if err != nil && w.req.NetNS != "" {
-		if id, ierr := w.Namespaces.Identity(w.req.NetNS); ierr == nil && id == "" { // it went meanwhile
-			return w.within("").detach(ctx, a)
-		}
-	}
-	if err != nil && w.req.NetNS == "" && ctx.Err() == nil && !errors.Is(err, errForeign) {
-		scratch, release, serr := w.Namespaces.Scratch()
-		if serr != nil {
-			w.Log.WarnContext(ctx, "no stand-in for a network namespace that is gone", "error", serr)
-			return err
-		}
-		defer release()
-		if w.runDel(ctx, a, scratch) == nil {
-			err = nil
-		}
+	switch {
+	case err == nil:
+	case w.req.NetNS == "":
+		err = w.delInStandIn(ctx, a, err)
+	case w.namespaceWent():
+		return w.within("").detach(ctx, a)
 	}
 	if err != nil || !a.DeviceInfo {
 		return err
@@ -204,6 +205,30 @@ func (w *work) detach(ctx context.Context, a *record.Attachment) error {
 	return w.trace("clean device info "+a.IfName, func() error {
 		return status.CleanDeviceInfo(w.deviceInfoFile(&a.Attachment))
 	})
+}
+
+// namespaceWent reports whether the sandbox's network namespace is gone by now.
+func (w *work) namespaceWent() bool {
+	id, err := w.Namespaces.Identity(w.req.NetNS)
+	return err == nil && id == ""
+}
+
+// delInStandIn runs a DEL that failed without a network namespace once more, in an empty one. It
+// returns the first DEL's error, cause, unless the second succeeds.
+func (w *work) delInStandIn(ctx context.Context, a *record.Attachment, cause error) error {
+	if ctx.Err() != nil || errors.Is(cause, errForeign) {
+		return cause
+	}
+	scratch, release, err := w.Namespaces.Scratch()
+	if err != nil {
+		w.Log.WarnContext(ctx, "no stand-in for a network namespace that is gone", "error", err)
+		return cause
+	}
+	defer release()
+	if w.runDel(ctx, a, scratch) != nil {
+		return cause
+	}
+	return nil
 }
 
 // runDel runs the DEL of an attachment's plugins, in the namespace netns.

@@ -286,12 +286,15 @@ func (s *sandbox) parsed(a *plan.Attachment) (list *libcni.NetworkConfigList, er
 	return list, err
 }
 
+// open takes over a locked sandbox. Plugins that are exec'd inherit the lock's file, so that it is
+// held until the last of them has ended. unlock is owed to it.
 func (e *Engine) open(locked *record.Sandbox) *sandbox {
 	return &sandbox{
 		Sandbox: locked, exec: e.NewExec(locked.File()), lists: map[string]*libcni.NetworkConfigList{},
 	}
 }
 
+// unlock ends what lock or open began.
 func (e *Engine) unlock(sandbox *sandbox) {
 	sandbox.exec.Close()
 	e.trace("unlock", func() error { sandbox.Unlock(); return nil }) //nolint:errcheck // it gives none

@@ -42,6 +42,7 @@ func (e *Engine) newEvents(ctx context.Context, namespace, name string) *events 
 	return ev
 }
 
+// about names the pod that events are sent about from now on; nil changes nothing.
 func (ev *events) about(pod *metav1.ObjectMeta) {
 	if pod != nil {
 		ev.pod = pod

@@ -38,6 +38,8 @@ func (e *Engine) GC(ctx context.Context, req *Request) error {
 	return err
 }
 
+// gc goes from what is certain to what has to be deduced: recorded sandboxes, cached ones, those
+// that are unfinished, and then what networks hold beyond the attachments of the rest.
 func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 	ids, err := e.Records.List()
 	if err != nil {
@@ -47,13 +49,33 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 		if len(ids) == 0 {
 			return nil // CRI-O sends none when it starts without pods
 		}
-		return &failure.Error{
-			Reason: failure.InvalidConfig, Field: "cni.dev/valid-attachments",
-			Err: errors.New("the runtime sent no list of valid attachments"),
-			Fix: "an empty list is allowed; a missing one is not taken for it",
-		}
+		return errNoList()
 	}
-	live := map[string]string{}
+	live, err := e.collectForgotten(ctx, req, ids, start)
+	networks, nerr := e.Records.Networks()
+	errs := []error{err, e.collectCached(ctx, req, live, networks)}
+	e.resume(ctx, req, false)
+	held, err := e.held(ctx, live)
+	errs = append(errs, err, nerr, e.collectDefault(ctx, req, held),
+		e.collectNetworks(ctx, req, networks, held, start))
+	return errors.Join(errs...)
+}
+
+// errNoList is the error of a GC whose list of valid attachments is missing.
+func errNoList() error {
+	return &failure.Error{
+		Reason: failure.InvalidConfig, Field: "cni.dev/valid-attachments",
+		Err: errors.New("the runtime sent no list of valid attachments"),
+		Fix: "an empty list is allowed; a missing one is not taken for it",
+	}
+}
+
+// collectForgotten removes the recorded sandboxes that the runtime's list does not have. It returns
+// the interfaces of the default network of those that are left, by container ID.
+func (e *Engine) collectForgotten(
+	ctx context.Context, req *Request, ids []string, start time.Time,
+) (live map[string]string, err error) {
+	live = map[string]string{}
 	for _, a := range req.Call.ValidAttachments {
 		live[a.ContainerID] = a.IfName
 	}
@@ -68,12 +90,15 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 		}
 		errs = append(errs, err)
 	}
-	networks, nerr := e.Records.Networks()
-	errs = append(errs, e.collectCached(ctx, req, live, networks))
-	e.resume(ctx, req, false)
-	held, err := e.held(ctx, live)
-	errs = append(errs, err, nerr, e.collectDefault(ctx, req, held))
+	return live, errors.Join(errs...)
+}
+
+// collectNetworks runs the GC of networks, and forgets those of which nothing is left.
+func (e *Engine) collectNetworks(
+	ctx context.Context, req *Request, networks []record.Network, held *holdings, start time.Time,
+) error {
 	var clean []record.Network
+	var errs []error
 	for _, n := range networks {
 		err := e.collectNetwork(ctx, req, n, held)
 		if err == nil && held.complete && n.Name != held.defaultName { // whose STATUS is asked for
@@ -81,8 +106,7 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, e.forget(clean, start))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.forget(clean, start))...)
 }
 
 // collect removes a sandbox that the runtime does not know. If its ADD began after the runtime made
@@ -104,17 +128,14 @@ func (e *Engine) collect(
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	if err == nil && rec.Created.After(start) && len(rec.Attachments) > len(rec.Owed()) {
+	if err == nil && addedSince(rec, start) {
 		return rec.Attachments[0].IfName, nil
 	}
 	if errors.Is(err, record.ErrLater) && sandbox.Gone() { // the rest is that one's
 		return "", nil
 	}
 	w := &work{e, ofSandbox(req, id), sandbox, rec}
-	if failure.ReasonOf(err) == failure.StateCorrupt {
-		err = w.reconstruct(ctx, err)
-	}
-	if err != nil {
+	if err := w.repair(ctx, err); err != nil {
 		return "", err
 	}
 	err = w.teardownOther(ctx)
@@ -122,6 +143,11 @@ func (e *Engine) collect(
 		err = errors.Join(err, w.ofPod(w.settle(ctx)))
 	}
 	return "", err
+}
+
+// addedSince reports whether the sandbox has attachments of an ADD that began after start.
+func addedSince(rec *record.Record, start time.Time) bool {
+	return rec.Created.After(start) && len(rec.Attachments) > len(rec.Owed())
 }
 
 // collectCached removes what libcni's cache has of sandboxes that have no record and are not live.
@@ -148,6 +174,7 @@ func (e *Engine) collectCached(
 	return errors.Join(errs...)
 }
 
+// collectLost removes a sandbox of which there is no record, by what libcni's cache has of it.
 func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error {
 	sandbox, err := e.lock(ctx, id)
 	if err != nil {
@@ -215,17 +242,22 @@ func (e *Engine) held(ctx context.Context, live map[string]string) (*holdings, e
 			}
 			continue
 		}
-		for _, a := range rec.Attachments {
-			if a.State == record.Owed {
-				continue
-			}
-			if h.networks[a.Network] == nil {
-				h.networks[a.Network] = map[types.GCAttachment]bool{}
-			}
-			h.networks[a.Network][types.GCAttachment{ContainerID: id, IfName: a.IfName}] = true
-		}
+		h.add(id, rec.Attachments)
 	}
 	return h, errors.Join(errs...)
+}
+
+// add adds the attachments of a live sandbox, but for those that its DEL left.
+func (h *holdings) add(id string, attachments []record.Attachment) {
+	for _, a := range attachments {
+		if a.State == record.Owed {
+			continue
+		}
+		if h.networks[a.Network] == nil {
+			h.networks[a.Network] = map[types.GCAttachment]bool{}
+		}
+		h.networks[a.Network][types.GCAttachment{ContainerID: id, IfName: a.IfName}] = true
+	}
 }
 
 // peek reads a record under its lock.

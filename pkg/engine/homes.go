@@ -16,6 +16,7 @@ type homes struct {
 	chosen invoke.Chosen
 }
 
+// inProcess reports whether a plugin of the chain runs in this process; all others are binaries.
 func (h homes) inProcess(p *libcni.PluginConfig) bool {
 	return h.exec.InProcess(p.Network.Type, p.Bytes, h.paths, h.chosen)
 }

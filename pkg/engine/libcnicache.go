@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
@@ -70,8 +71,7 @@ func (w *work) restoreCache(c *chain, a *record.Attachment) error {
 			return err
 		}
 	}
-	if a.State != record.Added || len(a.Result) == 0 || string(a.Result) == "null" ||
-		cached(path, c, a) {
+	if a.State != record.Added || !hasResult(a) || cached(path, c, a) {
 		return nil
 	}
 	capabilities, err := json.Marshal(c.rt.CapabilityArgs)
@@ -88,6 +88,11 @@ func (w *work) restoreCache(c *chain, a *record.Attachment) error {
 		return fmt.Errorf("encode result cache: %w", err)
 	}
 	return w.trace("restore cache "+a.IfName, func() error { return replaceCache(path, data) })
+}
+
+// hasResult reports whether plugins returned a result. A chain may have none.
+func hasResult(a *record.Attachment) bool {
+	return len(a.Result) > 0 && string(a.Result) != "null"
 }
 
 // cached reports whether libcni's cache has the result that the record has. Of most versions of CNI
@@ -119,6 +124,7 @@ func replaceCache(path string, data []byte) error {
 		os.WriteFile(path, data, 0o600)))
 }
 
+// cacheFailed is the error of a change of libcni's cache; nil for nil.
 func cacheFailed(err error) error {
 	if err == nil {
 		return nil
@@ -128,17 +134,44 @@ func cacheFailed(err error) error {
 	}
 }
 
-// cachedAttachments returns the sandbox's attachments as libcni's cache has them, the default
-// network first: what a lost or damaged record can be replaced with. An entry that is damaged still
-// says by its name which network it is of; what that is, the node remembers. Entries of networks
-// that it does not remember are given as lost.
-func (e *Engine) cachedAttachments(
-	ctx context.Context, req *Request,
-) (attachments []record.Attachment, lost []string, err error) {
+// cachedSandbox is what libcni's cache has of a sandbox: what a lost or damaged record can be
+// replaced with.
+type cachedSandbox struct {
+	// attachments are the sandbox's, the default network first.
+	attachments []record.Attachment
+	// lost are the paths of damaged entries of networks that the node does not remember.
+	lost []string
+}
+
+// empty reports whether the cache has nothing of the sandbox.
+func (c *cachedSandbox) empty() bool { return len(c.attachments)+len(c.lost) == 0 }
+
+// whole reports whether the cache has something of the sandbox, and all of it can be read.
+func (c *cachedSandbox) whole() bool { return len(c.attachments) > 0 && len(c.lost) == 0 }
+
+// add adds what an entry of an interface may be: several if it is damaged, or none.
+func (c *cachedSandbox) add(path string, found []plan.Attachment) {
+	if len(found) == 0 {
+		c.lost = append(c.lost, path)
+	}
+	for _, a := range found {
+		at := len(c.attachments)
+		if a.Default {
+			at = 0
+		}
+		c.attachments = slices.Insert(c.attachments, at,
+			record.Attachment{Attachment: a, State: record.Attempted})
+	}
+}
+
+// cachedAttachments returns what libcni's cache has of the sandbox. An entry that is damaged still
+// says by its name which network it is of; what that is, the node remembers.
+func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (*cachedSandbox, error) {
 	files, err := os.ReadDir(e.cacheDir(req))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, cacheUnread(err)
+		return nil, cacheUnread(err)
 	}
+	cached := &cachedSandbox{}
 	for _, file := range files {
 		network, ifName, ok := strings.Cut(file.Name(), "-"+req.ContainerID+"-")
 		if !ok || utils.ValidateNetworkName(network) != nil ||
@@ -146,31 +179,32 @@ func (e *Engine) cachedAttachments(
 			continue
 		}
 		path := filepath.Join(e.cacheDir(req), file.Name())
-		found := []plan.Attachment{{Name: network, Network: network, IfName: ifName}}
-		err := readCached(path, req.ContainerID, &found[0])
+		found, err := e.cachedAt(ctx, path, req, plan.Attachment{
+			Name: network, Network: network, IfName: ifName, Default: ifName == req.IfName,
+		})
 		if errors.Is(err, errOther) || errors.Is(err, cnicache.ErrPlanted) {
 			continue
 		}
 		if err != nil {
-			e.Log.WarnContext(ctx, "result cache cannot be read", "file", path, "error", err)
-			if found, err = e.remembered(network, req.ContainerID, ifName); err != nil {
-				return nil, nil, err
-			}
+			return nil, err
 		}
-		if len(found) == 0 {
-			lost = append(lost, path)
-		}
-		for _, a := range found {
-			a.Default = ifName == req.IfName
-			at := len(attachments)
-			if a.Default {
-				at = 0
-			}
-			attachments = append(attachments[:at:at],
-				append([]record.Attachment{{Attachment: a, State: record.Attempted}}, attachments[at:]...)...)
-		}
+		cached.add(path, found)
 	}
-	return attachments, lost, nil
+	return cached, nil
+}
+
+// cachedAt returns what the entry at path makes of an attachment of which only the names are known.
+// The error is errOther or ErrPlanted if the entry is not the sandbox's.
+func (e *Engine) cachedAt(
+	ctx context.Context, path string, req *Request, a plan.Attachment,
+) ([]plan.Attachment, error) {
+	whole := a
+	err := readCached(path, req.ContainerID, &whole)
+	if err == nil || errors.Is(err, errOther) || errors.Is(err, cnicache.ErrPlanted) {
+		return []plan.Attachment{whole}, err
+	}
+	e.Log.WarnContext(ctx, "result cache cannot be read", "file", path, "error", err)
+	return e.remembered(req.ContainerID, a)
 }
 
 // cacheEntries returns the entries of libcni's cache that can be read.
@@ -182,6 +216,7 @@ func (e *Engine) cacheEntries(req *Request) ([]cnicache.Entry, error) {
 	return entries, nil
 }
 
+// cacheUnread is the error of a directory of libcni's cache that cannot be listed.
 func cacheUnread(err error) error {
 	return &failure.Error{
 		Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("read result cache: %w", err),
@@ -202,13 +237,8 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	if err := json.Unmarshal(data, &entry); err != nil {
 		return err
 	}
-	if entry.ContainerID != containerID &&
-		entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName == filepath.Base(path) {
-		return errOther
-	}
-	if entry.Kind != libcni.CNICacheV1 || entry.ContainerID != containerID ||
-		entry.NetworkName != a.Network || entry.IfName != a.IfName {
-		return errors.New("it is of something else than its name says")
+	if err := checkEntry(&entry, filepath.Base(path), containerID, a); err != nil {
+		return err
 	}
 	list, err := netconf.Libcni(entry.Config)
 	if err != nil {
@@ -228,15 +258,30 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	return nil
 }
 
-// remembered returns the attachments that the interface may be, if it is of a network that this
-// node remembers and that libcni knows by this name.
-func (e *Engine) remembered(network, containerID, ifName string) ([]plan.Attachment, error) {
+// checkEntry returns an error if an entry, which is in a file of that name, is not of the
+// attachment of the container.
+func checkEntry(entry *cnicache.Entry, name, containerID string, a *plan.Attachment) error {
+	if entry.ContainerID != containerID &&
+		entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName == name {
+		return errOther
+	}
+	if entry.Kind != libcni.CNICacheV1 || entry.ContainerID != containerID ||
+		entry.NetworkName != a.Network || entry.IfName != a.IfName {
+		return errors.New("it is of something else than its name says")
+	}
+	return nil
+}
+
+// remembered returns the attachments that a may be, if it is of a network that this node remembers
+// and that libcni knows by its name.
+func (e *Engine) remembered(containerID string, a plan.Attachment) ([]plan.Attachment, error) {
 	networks, err := e.Records.Networks()
 	var found []plan.Attachment
 	for _, n := range networks {
-		if cacheName(n.Network, containerID, ifName) == network {
+		if cacheName(n.Network, containerID, a.IfName) == a.Network {
 			found = append(found, plan.Attachment{
-				Name: n.Name, Network: n.Network, IfName: ifName, Conf: n.Conf, InProcess: n.InProcess,
+				Name: n.Name, Network: n.Network, IfName: a.IfName, Default: a.Default, Conf: n.Conf,
+				InProcess: n.InProcess,
 			})
 		}
 	}

@@ -87,6 +87,8 @@ func (e *Engine) runtimeEntries(containerID string) ([]cnicache.Entry, error) {
 	}), nil
 }
 
+// readMaker returns an error if an entry is none that a maker can be called with. Of what the
+// runtime may leave out, such as CNI_ARGS, the request's takes the place.
 func readMaker(req *Request, entry *cnicache.Entry) (*maker, error) {
 	list, err := libcni.NetworkConfFromBytes(entry.Config)
 	if err != nil {
@@ -144,6 +146,8 @@ func (w *work) handOver(ctx context.Context, verb Verb) (handed bool, err error)
 	return true, errors.Join(errs...)
 }
 
+// runMaker runs CHECK or DEL of a maker's plugins with the runtime's own cache, from which libcni
+// takes prevResult.
 func (e *Engine) runMaker(
 	ctx context.Context, verb Verb, m *maker, paths []string, exec cniinvoke.Exec,
 ) error {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/record"
@@ -20,11 +21,16 @@ func (e *Engine) namespaceOf(req *Request, rec *record.Record) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if id != "" && (rec.NetNSID == "" || id == rec.NetNSID) && !e.Namespaces.IsNode(path) {
+		if isRecorded(rec, id) && !e.Namespaces.IsNode(path) {
 			return path, nil
 		}
 	}
 	return "", nil
+}
+
+// isRecorded reports whether the identity of a namespace, if it has one, is that of the record.
+func isRecorded(rec *record.Record, id string) bool {
+	return id != "" && (rec.NetNSID == "" || id == rec.NetNSID)
 }
 
 // nobodys is an identity that no namespace has.
@@ -38,41 +44,49 @@ func (e *Engine) presumed(req *Request) (*record.Record, error) {
 	if namespace, name, err := podOf(req.Args); err == nil {
 		rec.Pod = record.Pod{Namespace: namespace, Name: name, UID: arg(req.Args, "K8S_POD_UID")}
 	}
+	var err error
 	if rec.NetNS == "" {
-		entries, err := e.cacheEntries(req)
-		if err != nil {
-			return nil, err
+		rec.NetNS, err = e.cachedNamespace(req)
+	}
+	if err == nil && rec.NetNS != "" {
+		rec.NetNSID, err = e.presumedID(req, rec.NetNS)
+	}
+	return rec, err
+}
+
+// cachedNamespace returns the path of the sandbox's network namespace as libcni's cache has it. It
+// is empty if there is none, or if another sandbox has the same path.
+func (e *Engine) cachedNamespace(req *Request) (string, error) {
+	entries, err := e.cacheEntries(req)
+	owners := map[string]string{}
+	for _, entry := range entries {
+		if id, ok := owners[entry.NetNS]; ok && id != entry.ContainerID {
+			entry.ContainerID = "" // of two
 		}
-		paths := map[string]string{}
-		for _, entry := range entries {
-			if id, ok := paths[entry.NetNS]; ok && id != entry.ContainerID {
-				entry.ContainerID = "" // of two
-			}
-			paths[entry.NetNS] = entry.ContainerID
-		}
-		for path, id := range paths {
-			if id == req.ContainerID {
-				rec.NetNS = path
-			}
+		owners[entry.NetNS] = entry.ContainerID
+	}
+	for path, id := range owners {
+		if id == req.ContainerID {
+			return path, err
 		}
 	}
-	if rec.NetNS == "" {
-		return rec, nil
-	}
-	id, err := e.identify(rec.NetNS)
-	if err != nil || id == "" || e.Namespaces.IsNode(rec.NetNS) {
-		return rec, err
+	return "", err
+}
+
+// presumedID returns the identity of the namespace at path if that may be the sandbox's. It is
+// nobodys if the namespace is gone, is the node's, or is known to be another sandbox's.
+func (e *Engine) presumedID(req *Request, path string) (string, error) {
+	id, err := e.identify(path)
+	if err != nil || id == "" || e.Namespaces.IsNode(path) {
+		return nobodys, err
 	}
 	others, err := e.Records.ReadOthers(req.ContainerID)
-	for _, other := range others {
-		if other.NetNSID == id {
-			return rec, nil
-		}
+	taken := slices.ContainsFunc(others, func(r *record.Record) bool { return r.NetNSID == id })
+	// The runtime knows better than records that cannot be read.
+	if taken || err != nil && req.NetNS == "" {
+		return nobodys, nil
 	}
-	if err == nil || req.NetNS != "" { // the runtime knows better than records that cannot be read
-		rec.NetNSID = id
-	}
-	return rec, nil
+	return id, nil
 }
 
 // identify returns the identity of the network namespace at path; empty if there is none.

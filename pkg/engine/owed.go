@@ -52,6 +52,12 @@ func (r *refusal) Error() string { return errors.Join(r.errs...).Error() }
 
 func (r *refusal) Unwrap() []error { return r.errs }
 
+// add adds the error of a plugin that refused, or repeated the error of its ADD.
+func (r *refusal) add(err error, repeated bool) {
+	r.errs = append(r.errs, err)
+	r.repeated = r.repeated || repeated
+}
+
 // refuses reports whether an error is nothing but that a plugin is absent, or refuses its
 // configuration (CNI 1.1 "Error", codes 1, 2 and 7). Of several errors each must be that.
 func refuses(err error) bool {
@@ -105,8 +111,7 @@ func (c *counted) ExecPlugin(
 // nothing else went wrong.
 func delPast(ctx context.Context, c *chain, a *record.Attachment) error {
 	rest := *c.known
-	var refused []error
-	var repeated bool
+	refused := &refusal{}
 	for {
 		c.calls.done = 0
 		err := c.cni.DelNetworkList(ctx, &rest, c.rt)
@@ -115,17 +120,16 @@ func delPast(ctx context.Context, c *chain, a *record.Attachment) error {
 		}
 		again := repeats(a, err)
 		if ctx.Err() != nil || !again && !refuses(err) {
-			return errors.Join(append(refused, err)...)
+			return errors.Join(append(refused.errs, err)...)
 		}
-		repeated = repeated || again
-		refused = append(refused, err)
+		refused.add(err, again)
 		rest.Plugins = rest.Plugins[:max(len(rest.Plugins)-1-c.calls.done, 0)]
 		if len(rest.Plugins) == 0 {
 			break
 		}
 	}
-	if len(refused) > 0 {
-		return &refusal{refused, repeated}
+	if len(refused.errs) > 0 {
+		return refused
 	}
 	return nil
 }
@@ -140,16 +144,8 @@ func (w *work) owe(
 			"container", w.req.ContainerID, "network", a.Name, "error", refused)
 		return true, nil
 	}
-	last := a.Refusal
-	a.Refusal = nil
-	if w.req.NetNS == "" || a.State == record.Owed || refused.repeated {
-		a.Refusal = &record.Refusal{Since: w.now().UTC(), Text: oneLine(refused)}
-		if last != nil {
-			a.Refusal.Since = last.Since
-		}
-	}
-	over := a.Refusal != nil && w.now().Sub(a.Refusal.Since) >= patience && !w.Node.RetryDeleteOnError
-	if !over || a.State == record.Owed {
+	a.Refusal = w.waitedFor(a, refused)
+	if a.State == record.Owed || !w.outwaited(a.Refusal) {
 		var errs []error
 		for _, err := range refused.errs {
 			errs = append(errs, adviceError(err, &a.Attachment, adviceDel))
@@ -162,6 +158,23 @@ func (w *work) owe(
 	}
 	w.tellOwed(ctx, a)
 	return false, nil
+}
+
+// waitedFor returns what is recorded of a refusal, and since when; nil if it is not waited out.
+func (w *work) waitedFor(a *record.Attachment, refused *refusal) *record.Refusal {
+	if w.req.NetNS != "" && a.State != record.Owed && !refused.repeated {
+		return nil
+	}
+	since := w.now().UTC()
+	if a.Refusal != nil {
+		since = a.Refusal.Since
+	}
+	return &record.Refusal{Since: since, Text: oneLine(refused)}
+}
+
+// outwaited reports whether a DEL goes on without what was refused.
+func (w *work) outwaited(r *record.Refusal) bool {
+	return r != nil && w.now().Sub(r.Since) >= patience && !w.Node.RetryDeleteOnError
 }
 
 // note saves what has become of an attachment.
@@ -231,6 +244,7 @@ func oneLine(err error) string {
 	return strings.Join(strings.Fields(strings.Map(printable, text[:min(len(text), maxRefusal)])), " ")
 }
 
+// now returns the time. Tests set it.
 func (e *Engine) now() time.Time {
 	if e.Now == nil {
 		return time.Now()

@@ -65,6 +65,8 @@ func (e *Engine) writeStatus(
 	return publishError(err)
 }
 
+// replaceStatus merges the entries with the annotation as pod has it. The error is a conflict if
+// the pod has another by now.
 func (e *Engine) replaceStatus(
 	ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus,
 ) error {
@@ -78,6 +80,7 @@ func (e *Engine) replaceStatus(
 	})
 }
 
+// publishError classifies an error of the Reporter.
 func publishError(err error) error {
 	if err == nil {
 		return nil

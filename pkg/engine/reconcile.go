@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -32,19 +31,9 @@ func (e *Engine) RemoveForgotten(
 	}
 	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
-	rec, err := sandbox.Load()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater) {
-		return false, nil
-	}
-	if err != nil {
+	rec, err := sandbox.loadMarked(mark)
+	if err != nil || rec == nil || !isPodOf(rec, runtime) {
 		return false, err
-	}
-	if now, err := sandbox.Mark(); err != nil || now != mark {
-		return false, err
-	}
-	if runtime == "" || rec.Runtime != runtime || rec.Pod.UID == "" ||
-		len(rec.Attachments) == len(rec.Owed()) {
-		return false, nil
 	}
 	w := &work{e, ofSandbox(&Request{Call: &conf.Call{}}, id), sandbox, rec}
 	err = w.teardownOther(ctx)
@@ -54,6 +43,29 @@ func (e *Engine) RemoveForgotten(
 	e.operationDone(ctx, Reconcile, start, err, "pod", rec.Pod.String(), "container", id, "created",
 		rec.Created)
 	return err == nil, err
+}
+
+// loadMarked reads the record as it was when it was marked; nil if it was written since, or is
+// gone.
+func (s *sandbox) loadMarked(mark record.Mark) (*record.Record, error) {
+	rec, err := s.Load()
+	if notOurs(err) {
+		return nil, nil //nolint:nilnil // nil is documented
+	}
+	if err != nil {
+		return nil, err
+	}
+	if now, err := s.Mark(); err != nil || now != mark {
+		return nil, err
+	}
+	return rec, nil
+}
+
+// isPodOf reports whether a record is of a pod that a runtime of that name attached, and has more
+// than what its DEL left.
+func isPodOf(rec *record.Record, runtime string) bool {
+	return runtime != "" && rec.Runtime == runtime && rec.Pod.UID != "" &&
+		len(rec.Attachments) > len(rec.Owed())
 }
 
 // Leftovers returns the sandboxes that have something left which none of their operations may come
@@ -82,6 +94,7 @@ func (e *Engine) Settle(ctx context.Context, containerID string) error {
 		e.settleOwed(ctx, req, containerID))
 }
 
+// settleOwed removes what it can of what the DEL of a sandbox left.
 func (e *Engine) settleOwed(ctx context.Context, req *Request, id string) error {
 	locked, err := e.Records.TryLock(id)
 	if err != nil || locked == nil {
@@ -90,8 +103,7 @@ func (e *Engine) settleOwed(ctx context.Context, req *Request, id string) error 
 	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater) ||
-		err == nil && len(rec.Owed()) == 0 {
+	if notOurs(err) || err == nil && len(rec.Owed()) == 0 {
 		return nil
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -25,37 +26,65 @@ func (w *work) reconstruct(ctx context.Context, cause error) error {
 		return err
 	}
 	w.rec = rec
-	cached, lost, err := w.cachedAttachments(ctx, w.req)
+	cached, err := w.cachedAttachments(ctx, w.req)
 	if err != nil {
+		return err
+	}
+	planned, err := w.makeUpFor(ctx, cause, cached)
+	if err != nil {
+		return err
+	}
+	if err := w.removeLost(cached.lost); err != nil {
 		return err
 	}
 	corrupt := failure.ReasonOf(cause) == failure.StateCorrupt
-	planned, exact, err := w.replan(ctx, w.req)
-	retriable := failure.ReasonOf(err) == failure.APIUnavailable
-	if retriable && !corrupt && len(cached)+len(lost) == 0 && w.untouched(ctx, w.req) {
-		return nil
-	}
-	if retriable || corrupt && !exact && (len(cached) == 0 || len(lost) > 0) {
-		return errors.Join(err, cause)
-	}
-	for _, path := range lost {
-		err := w.trace("remove lost cache", func() error { return cacheFailed(os.RemoveAll(path)) })
-		if err != nil {
-			return err
-		}
-	}
-	others, err := resolve.Renamed(planned) // which of the two names the ADD had is not known
-	if err != nil {
-		return err
-	}
-	rec.Attachments = slices.Concat(cached,
-		w.attempted(ctx, slices.Concat(planned, others), cached, corrupt))
+	rec.Attachments = slices.Concat(cached.attachments,
+		w.attempted(ctx, planned, cached.attachments, corrupt))
 	level := slog.LevelDebug // as a rule the ADD was refused before there was anything to record
 	if corrupt {
 		level = slog.LevelWarn
 	}
 	w.Log.Log(ctx, level, "DEL without a usable record", "container", w.req.ContainerID,
 		"attachments", len(rec.Attachments), "cause", cause)
+	return nil
+}
+
+// repair puts what can be found out in the place of a record that is missing or corrupt. err is the
+// error of its Load; all other errors it returns.
+func (w *work) repair(ctx context.Context, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt {
+		return w.reconstruct(ctx, err)
+	}
+	return err
+}
+
+// makeUpFor returns what the ADD may have attached beside what is cached. It returns an error if
+// too little is known to take the place of the record, whose error is cause. Where the API server
+// is away, a sandbox that nothing was ever done to needs none.
+func (w *work) makeUpFor(
+	ctx context.Context, cause error, cached *cachedSandbox,
+) ([]plan.Attachment, error) {
+	corrupt := failure.ReasonOf(cause) == failure.StateCorrupt
+	planned, exact, err := w.replan(ctx, w.req)
+	retriable := failure.ReasonOf(err) == failure.APIUnavailable
+	switch {
+	case retriable && !corrupt && cached.empty() && w.untouched(ctx, w.req):
+		return nil, nil
+	case retriable, corrupt && !exact && !cached.whole():
+		return nil, errors.Join(err, cause)
+	}
+	others, err := resolve.Renamed(planned) // which of the two names the ADD had is not known
+	return slices.Concat(planned, others), err
+}
+
+// removeLost removes entries of libcni's cache by which nothing can be found out.
+func (w *work) removeLost(paths []string) error {
+	for _, path := range paths {
+		err := w.trace("remove lost cache", func() error { return cacheFailed(os.RemoveAll(path)) })
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -35,7 +35,7 @@ func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) er
 			Err: fmt.Errorf("read interface: %w", err),
 		}
 	}
-	if err := honouredIPs(a, result, addrs, isLink); err != nil || a.MAC == "" {
+	if err := honouredIPs(a, result, addrs, isLink); err != nil {
 		return err
 	}
 	if !isLink {
@@ -69,6 +69,9 @@ func honouredIPs(
 
 // honouredMAC is honoured for the MAC. mac is that of the link or, if there is none, of the result.
 func honouredMAC(a *plan.Attachment, mac net.HardwareAddr) error {
+	if a.MAC == "" {
+		return nil
+	}
 	asked, err := net.ParseMAC(a.MAC)
 	if err != nil {
 		return err

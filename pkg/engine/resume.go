@@ -44,6 +44,8 @@ func (e *Engine) resume(ctx context.Context, req *Request, guest bool) {
 	}
 }
 
+// resumeSandbox removes a sandbox that is given up. It does nothing if it is not, or if an
+// operation is at work on it.
 func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, guest bool) error {
 	if guest && !e.Records.Due(id) {
 		return nil
@@ -57,31 +59,39 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, gue
 		return err
 	}
 	rec, err := locked.Load()
-	if err == nil {
-		if netns, err := e.namespaceOf(ofSandbox(req, id), rec); err != nil || netns != "" {
-			locked.Release()
-			return err
-		}
-	}
-	if errors.Is(err, record.ErrLater) { // its marks are for that one
+	if keep, kerr := e.keeps(req, rec, err); keep {
 		locked.Release()
-		return nil
+		return kerr
 	}
 	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
 	if errors.Is(err, fs.ErrNotExist) { // only the lock file was left; the unlock removes it
 		return nil
 	}
+	if err == nil && guest {
+		err = sandbox.beGuest()
+	}
 	if err != nil {
 		return err
 	}
-	if guest {
-		if err := sandbox.PutOff(); err != nil {
-			return err
-		}
-		sandbox.guest = true
-	}
 	return (&work{e, ofSandbox(req, id), sandbox, rec}).teardownOther(ctx)
+}
+
+// keeps reports whether a sandbox, of whose Load rec and err are, is left to others: its network
+// namespace is there, or that cannot be found out; or a later Braid wrote the record, whose marks
+// are for that one.
+func (e *Engine) keeps(req *Request, rec *record.Record, err error) (bool, error) {
+	if err != nil {
+		return errors.Is(err, record.ErrLater), nil
+	}
+	netns, err := e.namespaceOf(ofSandbox(req, rec.ContainerID), rec)
+	return netns != "" || err != nil, err
+}
+
+// beGuest has the sandbox worked on within another pod's operation.
+func (s *sandbox) beGuest() error {
+	s.guest = true
+	return s.PutOff()
 }
 
 // errForeign is the error of an attachment that is not removed within another pod's operation.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -25,8 +26,9 @@ func (r *routing) open(a *plan.Attachment, result types.Result) {
 	if err != nil {
 		return // the interface of the request is known at least
 	}
+	named := []string{"", a.IfName, r.req.IfName}
 	for _, i := range converted.Interfaces {
-		if i.Sandbox != "" && i.Name != "" && i.Name != a.IfName && i.Name != r.req.IfName {
+		if i.Sandbox != "" && !slices.Contains(named, i.Name) {
 			r.unguarded = append(r.unguarded, i.Name)
 		}
 	}

@@ -24,6 +24,7 @@ func (e *Engine) Status(ctx context.Context, req *Request) error {
 	return err
 }
 
+// status looks first at what keeps an ADD from succeeding at all, then asks the default network.
 func (e *Engine) status(ctx context.Context, req *Request) error {
 	if err := e.ready(); err != nil {
 		return notAvailable(err)
@@ -75,13 +76,18 @@ func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachme
 	if !r.OnDisk {
 		return nil, nil
 	}
+	return e.defaultOnDisk(req, r)
+}
+
+// defaultOnDisk returns the default network as the node's files have it; nil if they do not.
+func (e *Engine) defaultOnDisk(req *Request, r plan.Request) (*plan.Attachment, error) {
 	raw, err := netconf.OnDisk(e.Node.ConfDir, r.Name)
 	if err != nil {
 		return nil, nil //nolint:nilerr // it is a NAD, then
 	}
 	attachments, err := plan.Make(plan.Input{
 		Node: e.Node, Policy: e.Policy, Call: req.Call, ContainerID: "any", IfName: "eth0",
-		Requests: requests[:1], Definitions: []plan.Definition{{Conf: raw}},
+		Requests: []plan.Request{r}, Definitions: []plan.Definition{{Conf: raw}},
 	})
 	if err != nil {
 		return nil, err

@@ -44,6 +44,8 @@ func (e *Engine) Outdated(pod *podv1.Pod) (containerIDs []string, attached bool,
 	return containerIDs, attached, err
 }
 
+// outdated reports whether the sandbox of a record has other networks than its pod asks for by now,
+// or network-status does not show them. A sandbox whose ADD did not come to its end is not.
 func outdated(rec *record.Record, pod *podv1.Pod) bool {
 	if !rec.Complete {
 		return false
@@ -85,6 +87,7 @@ func (e *Engine) Update(ctx context.Context, req *Request, pod *podv1.Pod) error
 	})
 }
 
+// update does nothing for a sandbox that is not there, not up to be changed, or not outdated.
 func (e *Engine) update(ctx context.Context, req *Request, pod *podv1.Pod, events *events) error {
 	sandbox, err := e.lock(ctx, req.ContainerID)
 	if err != nil {
@@ -93,7 +96,7 @@ func (e *Engine) update(ctx context.Context, req *Request, pod *podv1.Pod, event
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, record.ErrLater):
+	case notOurs(err):
 		return nil
 	case err != nil:
 		return err
@@ -117,6 +120,8 @@ type update struct {
 	routing *routing
 }
 
+// run goes on past errors of single attachments. What earlier updates were killed at goes first, as
+// it may have the names and addresses that are needed.
 func (u *update) run(ctx context.Context) error {
 	_, rest := attached(u.rec)
 	var errs []error
@@ -170,13 +175,19 @@ func (u *update) giveWay(adds []plan.Attachment) {
 		if adds[i].Wish == nil || adds[i].Wish.IfName != "" || !taken[adds[i].IfName] {
 			continue
 		}
-		name := ""
-		for k := 1; name == "" || taken[name] || slices.ContainsFunc(adds, func(a plan.Attachment) bool {
+		adds[i] = adds[i].Renamed(freeName(taken, adds))
+	}
+}
+
+// freeName returns the first of net1, net2, ... that is not taken and that no new attachment has.
+func freeName(taken map[string]bool, adds []plan.Attachment) string {
+	for k := 1; ; k++ {
+		name := fmt.Sprintf("net%d", k)
+		if !taken[name] && !slices.ContainsFunc(adds, func(a plan.Attachment) bool {
 			return a.IfName == name
-		}); k++ {
-			name = fmt.Sprintf("net%d", k)
+		}) {
+			return name
 		}
-		adds[i] = adds[i].Renamed(name)
 	}
 }
 
@@ -240,16 +251,24 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*work, error)
 	case !renamed:
 		return u.within(""), nil
 	}
-	err = u.trace("remove renamed "+a.IfName, func() error {
+	if err := u.removeRenamed(ctx, a); err != nil {
+		return nil, err
+	}
+	return u.within(""), nil
+}
+
+// removeRenamed removes the link of an attachment by its index.
+func (u *update) removeRenamed(ctx context.Context, a *record.Attachment) error {
+	err := u.trace("remove renamed "+a.IfName, func() error {
 		return u.Namespaces.DeleteIndex(ctx, u.req.NetNS, a.Index)
 	})
 	if err != nil {
-		return nil, &failure.Error{
+		return &failure.Error{
 			Reason: failure.PluginFailed, NAD: a.Name, Interface: a.IfName,
 			Err: fmt.Errorf("remove the link, which was renamed: %w", err),
 		}
 	}
-	return u.within(""), nil
+	return nil
 }
 
 // restoreDefaultRoute moves the default route back to the default network after the attachment that
@@ -275,33 +294,16 @@ func (u *update) restoreDefaultRoute(ctx context.Context) error {
 func (u *update) permitted(
 	ctx context.Context, changes *plan.Changes, want []plan.Attachment,
 ) (adds []plan.Attachment, err error) {
-	var found []plan.Attachment
-	var errs []error
-	missing := map[string]error{}
-	for _, a := range changes.Add {
-		err := u.sandbox.findPlugins(ctx, &a, u.path(u.req))
-		if failure.ReasonOf(err) == failure.PluginNotFound {
-			missing[a.IfName] = err
-		} else if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		found = append(found, a)
-	}
-	var all []plan.Attachment
-	for _, w := range want {
-		if !slices.ContainsFunc(changes.Add, func(a plan.Attachment) bool { return a.Wish == w.Wish }) {
-			w.IfName = "" // as the plan has it; the pod may have another
-			all = append(all, w)
-		}
-	}
-	stay := len(all)
+	found, missing, err := u.findable(ctx, changes.Add)
+	errs := []error{err}
+	all := staying(want, changes.Add)
+	first := len(all)
 	all = append(all, found...)
 	judged, err := u.resolver().Judge(ctx, u.pod, all)
 	if err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
-	for i := stay; i < len(all); i++ {
+	for i := first; i < len(all); i++ {
 		own := slices.DeleteFunc(slices.Clone(judged), func(j resolve.Judged) bool {
 			return j.NAD != "" && j.IfName != all[i].IfName
 		})
@@ -315,6 +317,37 @@ func (u *update) permitted(
 	return adds, errors.Join(errs...)
 }
 
+// findable returns the new attachments whose plugins can be judged. missing has an error for those
+// that lack a plugin, by interface; what they may have is judged first.
+func (u *update) findable(
+	ctx context.Context, adds []plan.Attachment,
+) (found []plan.Attachment, missing map[string]error, err error) {
+	missing = map[string]error{}
+	var errs []error
+	for _, a := range adds {
+		err := u.sandbox.findPlugins(ctx, &a, u.path(u.req))
+		if failure.ReasonOf(err) == failure.PluginNotFound {
+			missing[a.IfName] = err
+		} else if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		found = append(found, a)
+	}
+	return found, missing, errors.Join(errs...)
+}
+
+// staying returns the wanted attachments that are not new.
+func staying(want, adds []plan.Attachment) (stay []plan.Attachment) {
+	for _, w := range want {
+		if !slices.ContainsFunc(adds, func(a plan.Attachment) bool { return a.Wish == w.Wish }) {
+			w.IfName = "" // as the plan has it; the pod may have another
+			stay = append(stay, w)
+		}
+	}
+	return stay
+}
+
 // add makes one attachment. If it fails, what was begun of it is removed.
 func (u *update) add(ctx context.Context, a plan.Attachment) error {
 	ctx, cancel := share(ctx)
@@ -322,14 +355,8 @@ func (u *update) add(ctx context.Context, a plan.Attachment) error {
 	if err := u.namesFree(ctx, []plan.Attachment{a}); err != nil {
 		return err
 	}
-	for i := range u.rec.Attachments {
-		if b := &u.rec.Attachments[i]; b.IfName == a.IfName && b.State != record.Owed {
-			return &failure.Error{
-				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
-				Err: fmt.Errorf("network %s, which had it, is not removed yet", b.Name),
-				Fix: "the agent will try again; see why its plugins fail",
-			}
-		}
+	if err := u.nameLeft(&a); err != nil {
+		return err
 	}
 	if err := u.remember(a); err != nil {
 		return err
@@ -350,6 +377,21 @@ func (u *update) add(ctx context.Context, a plan.Attachment) error {
 	return nil
 }
 
+// nameLeft refuses the name of an interface that could not be removed.
+func (u *update) nameLeft(a *plan.Attachment) error {
+	for i := range u.rec.Attachments {
+		if b := &u.rec.Attachments[i]; b.IfName == a.IfName && b.State != record.Owed {
+			return &failure.Error{
+				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
+				Err: fmt.Errorf("network %s, which had it, is not removed yet", b.Name),
+				Fix: "the agent will try again; see why its plugins fail",
+			}
+		}
+	}
+	return nil
+}
+
+// make attaches the i-th attachment of the record, with all that belongs to it but network-status.
 func (u *update) make(ctx context.Context, i int) (status.Result, error) {
 	made, err := u.attach(ctx, u.routing, i)
 	if err != nil {
@@ -407,7 +449,7 @@ func (u *update) results() (results []status.Result, err error) {
 			continue
 		}
 		result := status.Result{Attachment: a.Attachment}
-		if len(a.Result) > 0 && string(a.Result) != "null" { // a chain may have none
+		if hasResult(a) {
 			if result.CNI, err = decodeResult(a.Result); err != nil {
 				return nil, failure.AtNAD(err, a.Name)
 			}
