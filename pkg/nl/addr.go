@@ -35,6 +35,7 @@ func (h *Handle) AddAddr(ctx context.Context, index int, addr netip.Prefix) erro
 	return h.Apply(ctx, AddAddr(index, addr))
 }
 
+// addrParts describe an address in a message.
 func addrParts(index int, addr netip.Prefix) []vnl.NetlinkRequestData {
 	header := vnl.NewIfAddrmsg(family(addr.Addr()))
 	header.Index, header.Prefixlen = uint32(index), uint8(addr.Bits())
@@ -53,6 +54,7 @@ func addrParts(index int, addr netip.Prefix) []vnl.NetlinkRequestData {
 	return parts
 }
 
+// family is unix.AF_INET or AF_INET6.
 func family(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET
@@ -97,6 +99,7 @@ func (h *Handle) AddrsByLink(ctx context.Context) (map[int][]Addr, error) {
 	return addrs, nil
 }
 
+// addrOf reads an address from a message.
 func addrOf(header *vnl.IfAddrmsg, attrs []byte) Addr {
 	ip := attr(attrs, unix.IFA_LOCAL)
 	if ip == nil { // IPv6 has it only where the other end has an address

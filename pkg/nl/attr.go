@@ -62,6 +62,7 @@ func AnnounceIPv4(index int) Change {
 	return setLink(index, "set arp_notify of", spec)
 }
 
+// setLink sets an attribute of a link; what is the verb of its error.
 func setLink(index int, what string, attr *vnl.RtAttr) Change {
 	header := vnl.NewIfInfomsg(unix.AF_UNSPEC)
 	header.Index = int32(index)
@@ -71,6 +72,7 @@ func setLink(index int, what string, attr *vnl.RtAttr) Change {
 	}
 }
 
+// setFlag sets or clears a flag of a link, IFF_*, and leaves the others.
 func setFlag(index int, what string, flag uint32, on bool) Change {
 	header := vnl.NewIfInfomsg(unix.AF_UNSPEC)
 	header.Index, header.Change = int32(index), flag

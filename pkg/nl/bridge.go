@@ -96,6 +96,7 @@ func (h *Handle) RemovePortVLAN(ctx context.Context, index int, id uint16) error
 		[]PortVLAN{{First: id, Last: id}})
 }
 
+// port makes a request of a kind about a bridge port: its flags, if any, and its VLANs.
 func (h *Handle) port(
 	ctx context.Context, kind uint16, index int, what string, flags *vnl.RtAttr, vlans []PortVLAN,
 ) error {
@@ -133,6 +134,7 @@ func (v PortVLAN) infos() []*vnl.BridgeVlanInfo {
 	}
 }
 
+// bit is a flag as the kernel takes it.
 func bit(b bool) uint8 {
 	if b {
 		return 1
@@ -190,16 +192,7 @@ func parsePort(b []byte) (port *Port, err error) {
 		switch kind {
 		case unix.IFLA_PROTINFO:
 			port = &Port{}
-			return eachAttr(value, func(kind uint16, value []byte) error {
-				on := len(value) > 0 && value[0] != 0
-				switch kind {
-				case vnl.IFLA_BRPORT_MODE:
-					port.Hairpin = on
-				case vnl.IFLA_BRPORT_ISOLATED:
-					port.Isolated = on
-				}
-				return nil
-			})
+			return port.readFlags(value)
 		case unix.IFLA_AF_SPEC:
 			return eachAttr(value, func(kind uint16, value []byte) error {
 				if kind == vnl.IFLA_BRIDGE_VLAN_INFO {
@@ -216,6 +209,22 @@ func parsePort(b []byte) (port *Port, err error) {
 	return port, err
 }
 
+// readFlags reads the attributes of a port, IFLA_BRPORT_*.
+func (p *Port) readFlags(b []byte) error {
+	return eachAttr(b, func(kind uint16, value []byte) error {
+		on := len(value) > 0 && value[0] != 0
+		switch kind {
+		case vnl.IFLA_BRPORT_MODE:
+			p.Hairpin = on
+		case vnl.IFLA_BRPORT_ISOLATED:
+			p.Isolated = on
+		}
+		return nil
+	})
+}
+
+// appendVLAN appends a VLAN, or makes it the end of the last one's range: the kernel lists the two
+// ends of a range one after the other.
 func appendVLAN(vlans []PortVLAN, b []byte) ([]PortVLAN, error) {
 	if len(b) < vnl.SizeofBridgeVlanInfo {
 		return nil, errShort

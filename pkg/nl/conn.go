@@ -48,15 +48,16 @@ func dial(ns *netns.NS, protocol int) (*conn, error) {
 		c.close()
 		return nil, err
 	}
-	// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too
-	// old for it says nothing.
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	// The kernel then says in words what it refuses ("Nexthop has invalid gateway").
+	//nolint:errcheck // a kernel that is too old for it has no words
+	unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	return c, nil
 }
 
+// close may be called twice.
 func (c *conn) close() {
 	if c.fd >= 0 {
-		_ = unix.Close(c.fd)
+		unix.Close(c.fd)
 	}
 	c.fd = -1
 }
@@ -70,6 +71,7 @@ type request struct {
 	body        []byte
 }
 
+// newRequest makes a request whose parts, a header and attributes, follow each other.
 func newRequest(kind, flags uint16, parts ...vnl.NetlinkRequestData) request {
 	r := request{kind: kind, flags: flags}
 	for _, p := range parts {
@@ -78,6 +80,7 @@ func newRequest(kind, flags uint16, parts ...vnl.NetlinkRequestData) request {
 	return r
 }
 
+// appendTo appends the request, padded, with its number.
 func (r request) appendTo(b []byte, seq uint32) []byte {
 	b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+len(r.body)))
 	b = binary.NativeEndian.AppendUint16(b, r.kind)
@@ -100,7 +103,7 @@ func (c *conn) exchange(
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first, last := c.seq+1, uint32(len(requests)-1)
+	got := answers{first: c.seq + 1}
 	var datagram []byte
 	for _, r := range requests {
 		c.seq++
@@ -110,28 +113,46 @@ func (c *conn) exchange(
 		return 0, err
 	}
 	for {
-		messages, rerr := c.receive()
-		if rerr != nil {
-			return failed, cmp.Or(err, rerr)
+		messages, err := c.receive()
+		if err != nil {
+			return got.failed, cmp.Or(got.err, err)
 		}
 		for _, m := range messages {
-			i := m.Header.Seq - first
-			if i > last {
-				continue // what is left of an exchange that failed
-			}
-			ends, verr := verdict(m)
-			if verr != nil && err == nil {
-				failed, err = int(i), verr
-			}
-			if !ends {
-				each(m.Data)
-				ends = (m.Header.Flags|requests[i].flags)&(unix.NLM_F_MULTI|unix.NLM_F_ACK) == 0
-			}
-			if ends && i == last {
-				return failed, err
+			if got.take(m, requests, each) {
+				return got.failed, got.err
 			}
 		}
 	}
+}
+
+// answers are what has come so far of the answers to the requests of an exchange.
+type answers struct {
+	// first is the number of the first request; those of the others follow.
+	first uint32
+	// err is that of the first request that failed, and failed its index.
+	failed int
+	err    error
+}
+
+// take takes in a message, and reports whether it is the last one. What belongs to the exchange is
+// passed with each call, as a field that holds each would have every closure allocated.
+func (got *answers) take(
+	m syscall.NetlinkMessage, requests []request, each func([]byte),
+) (ended bool) {
+	i := m.Header.Seq - got.first
+	last := uint32(len(requests) - 1)
+	if i > last {
+		return false // what is left of an exchange that failed
+	}
+	ends, err := verdict(m)
+	if err != nil && got.err == nil {
+		got.failed, got.err = int(i), err
+	}
+	if !ends {
+		each(m.Data)
+		ends = (m.Header.Flags|requests[i].flags)&(unix.NLM_F_MULTI|unix.NLM_F_ACK) == 0
+	}
+	return ends && i == last
 }
 
 // one is exchange for a single request.
@@ -197,16 +218,23 @@ func verdict(m syscall.NetlinkMessage) (ends bool, err error) {
 	if errno == 0 {
 		return true, err
 	}
-	said := m.Data[4:]
-	if m.Header.Flags&unix.NLM_F_ACK_TLVS != 0 && len(said) >= unix.SizeofNlMsghdr {
-		if m.Header.Type == unix.NLMSG_ERROR { // the request comes first
-			said = said[min(len(said), aligned(int(binary.NativeEndian.Uint32(said)))):]
-		}
-		if words := attr(said, vnl.NLMSGERR_ATTR_MSG); words != nil {
-			return true, fmt.Errorf("%w: %s", errno, unix.ByteSliceToString(words))
-		}
+	if words := wordsOf(m); words != nil {
+		return true, fmt.Errorf("%w: %s", errno, unix.ByteSliceToString(words))
 	}
 	return true, errno
 }
 
+// wordsOf returns what the kernel says in words beside the number of an error; nil for nothing.
+func wordsOf(m syscall.NetlinkMessage) []byte {
+	said := m.Data[4:]
+	if m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 || len(said) < unix.SizeofNlMsghdr {
+		return nil
+	}
+	if m.Header.Type == unix.NLMSG_ERROR { // the request comes first
+		said = said[min(len(said), aligned(int(binary.NativeEndian.Uint32(said)))):]
+	}
+	return attr(said, vnl.NLMSGERR_ATTR_MSG)
+}
+
+// aligned is NLMSG_ALIGN of linux/netlink.h.
 func aligned(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }

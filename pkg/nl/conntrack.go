@@ -38,7 +38,7 @@ func (n *Netfilter) ForgetConnections(
 		Attrs: AppendAttr(AppendAttr(nil, unix.NLA_F_NESTED|vnl.CTA_TUPLE_ORIG, tuple),
 			unix.NLA_F_NESTED|ctaFilter, filter),
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+	if isUnsupported(err) {
 		// Kernels that cannot pick what to delete take an incomplete tuple for a mistake.
 		err = n.forgetOneByOne(ctx, family, protocol, port)
 	}
@@ -74,8 +74,13 @@ func (n *Netfilter) forgetOneByOne(ctx context.Context, family, protocol byte, p
 			break
 		}
 	}
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+	if isUnsupported(err) {
 		return nil
 	}
 	return err
+}
+
+// isUnsupported reports whether the kernel does not know what connection tracking is asked for.
+func isUnsupported(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }

@@ -39,6 +39,7 @@ type wanted struct {
 	near bool
 }
 
+// family is unix.AF_INET or AF_INET6.
 func (w wanted) family() uint8 {
 	if w.gateway.Is4() {
 		return unix.AF_INET
@@ -83,6 +84,7 @@ func (h *Handle) MoveDefaultRoute(ctx context.Context, ifname string, gateways [
 	return nil
 }
 
+// moveDefaultRoute is MoveDefaultRoute with the errors of the kernel.
 func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways []netip.Addr) error {
 	if len(gateways) == 0 {
 		return nil
@@ -103,19 +105,21 @@ func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways [
 		return err
 	}
 	for _, routes := range [][]wanted{v4, v6} {
-		if len(routes) == 0 {
-			continue
-		}
-		for i, w := range routes {
-			routes[i].near = slices.ContainsFunc(addrs, func(a Addr) bool {
-				return a.Masked().Contains(w.gateway)
-			})
-		}
+		findNear(routes, addrs)
 		if err := h.settle(ctx, routes); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// findNear finds out which gateways are in a subnet of the link's addresses.
+func findNear(routes []wanted, addrs []Addr) {
+	for i, w := range routes {
+		routes[i].near = slices.ContainsFunc(addrs, func(a Addr) bool {
+			return a.Masked().Contains(w.gateway)
+		})
+	}
 }
 
 // DefaultGateways lists the gateways of the default routes via the link ifname in the main table:
@@ -133,14 +137,20 @@ func (h *Handle) DefaultGateways(ctx context.Context, ifname string) ([]netip.Ad
 		}
 		slices.SortStableFunc(routes, func(a, b *route) int { return cmp.Compare(a.metric, b.metric) })
 		for _, r := range routes {
-			for _, hop := range r.hops {
-				if hop.index == l.Index && hop.gateway.IsValid() && !slices.Contains(gateways, hop.gateway) {
-					gateways = append(gateways, hop.gateway)
-				}
-			}
+			gateways = appendGateways(gateways, r, l.Index)
 		}
 	}
 	return gateways, nil
+}
+
+// appendGateways appends the gateways of a route that are on the link and not there yet.
+func appendGateways(gateways []netip.Addr, r *route, index int) []netip.Addr {
+	for _, hop := range r.hops {
+		if hop.index == index && hop.gateway.IsValid() && !slices.Contains(gateways, hop.gateway) {
+			gateways = append(gateways, hop.gateway)
+		}
+	}
+	return gateways
 }
 
 // want turns gateways into routes, by family.
@@ -164,10 +174,13 @@ func want(index int, gateways []netip.Addr) (v4, v6 []wanted, err error) {
 	return v4, v6, nil
 }
 
-// settle makes the default routes of one family the wanted ones. It looks again after each step:
-// what a replacement replaced is the kernel's choice, and removing by an outdated list could hit
-// the new route, as a part of an IPv6 multipath route that is no more.
+// settle makes the default routes of one family the wanted ones; of none it changes nothing. It
+// looks again after each step: what a replacement replaced is the kernel's choice, and removing by
+// an outdated list could hit the new route, as a part of an IPv6 multipath route that is no more.
 func (h *Handle) settle(ctx context.Context, routes []wanted) error {
+	if len(routes) == 0 {
+		return nil
+	}
 	for range settleRounds {
 		have, err := h.defaultRoutes(ctx, routes[0].family())
 		if err != nil {
@@ -176,24 +189,31 @@ func (h *Handle) settle(ctx context.Context, routes []wanted) error {
 		missing, surplus := compare(have, routes)
 		switch {
 		case len(missing) > 0:
-			// The least preferred first: should it be refused, the old default route is still
-			// there.
-			for _, w := range slices.Backward(missing) {
-				if err := h.replaceDefault(ctx, w); err != nil {
-					return err
-				}
-			}
+			err = h.replaceDefaults(ctx, missing)
 		case len(surplus) > 0:
-			for _, r := range surplus {
-				if err := h.removeRoute(ctx, r); err != nil {
-					return err
-				}
-			}
+			err = h.removeRoutes(ctx, surplus)
 		default:
 			return nil
 		}
+		if err != nil {
+			return err
+		}
 	}
-	return errors.New("something else keeps changing the default routes")
+	return errBusy
+}
+
+// errBusy means that settleRounds were not enough.
+var errBusy = errors.New("something else keeps changing the default routes")
+
+// replaceDefaults installs default routes, the least preferred first: should it be refused, the old
+// default route is still there.
+func (h *Handle) replaceDefaults(ctx context.Context, routes []wanted) error {
+	for _, w := range slices.Backward(routes) {
+		if err := h.replaceDefault(ctx, w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compare returns the wanted routes that are not there, and those that are there and not wanted.

@@ -45,6 +45,7 @@ func (d *Defaults) Families() (v4, v6 bool) {
 	return d.has(unix.AF_INET), d.has(unix.AF_INET6)
 }
 
+// has reports whether a family (unix.AF_INET, AF_INET6) has a default route.
 func (d *Defaults) has(family uint8) bool {
 	return slices.ContainsFunc(d.routes, func(r *route) bool { return r.header.Family == family })
 }
@@ -94,33 +95,46 @@ func (d *Defaults) keep(
 			return removed, err
 		}
 		before, after := ofFamily(d.routes, family), ofFamily(have, family)
-		surplus := slices.DeleteFunc(slices.Clone(after), func(r *route) bool {
-			return !r.via(index) || slices.ContainsFunc(before, r.same)
-		})
-		missing := slices.DeleteFunc(before, func(r *route) bool {
-			return slices.ContainsFunc(after, r.same)
-		})
+		surplus := without(via(after, index), before)
+		missing := without(before, after)
 		switch {
 		case len(surplus) > 0:
-			removed = true
-			for _, r := range surplus {
-				if err := h.removeRoute(ctx, r); err != nil {
-					return removed, err
-				}
-			}
+			removed, err = true, h.removeRoutes(ctx, surplus)
 		case removed && len(missing) > 0:
-			for _, r := range missing {
-				if err := h.RestoreRoute(ctx, exact(r)); err != nil {
-					return removed, err
-				}
-			}
+			err = h.restoreRoutes(ctx, missing)
 		default:
 			return removed, nil
 		}
+		if err != nil {
+			return removed, err
+		}
 	}
-	return removed, errors.New("something else keeps changing the default routes")
+	return removed, errBusy
 }
 
+// restoreRoutes puts routes back as they were.
+func (h *Handle) restoreRoutes(ctx context.Context, routes []*route) error {
+	for _, r := range routes {
+		if err := h.RestoreRoute(ctx, exact(r)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// without returns the routes that are not among others.
+func without(routes, others []*route) []*route {
+	return slices.DeleteFunc(slices.Clone(routes), func(r *route) bool {
+		return slices.ContainsFunc(others, r.same)
+	})
+}
+
+// via returns the routes that have a next hop on the link.
+func via(routes []*route, index int) []*route {
+	return slices.DeleteFunc(slices.Clone(routes), func(r *route) bool { return !r.via(index) })
+}
+
+// ofFamily returns the routes of a family (unix.AF_INET, AF_INET6).
 func ofFamily(routes []*route, family uint8) []*route {
 	return slices.DeleteFunc(slices.Clone(routes), func(r *route) bool {
 		return r.header.Family != family
@@ -157,22 +171,24 @@ func (Sandbox) PreferDefaultRoute(ctx context.Context, netnsPath, ifname string)
 		if err != nil {
 			return err
 		}
-		var own []netip.Addr
-		others := false
-		for _, r := range ofFamily(all, unix.AF_INET6) {
-			if r.via(l.Index) && r.hops[0].gateway.IsValid() {
-				own = append(own, r.hops[0].gateway)
-			}
-			others = others || !r.via(l.Index)
-		}
-		if !others {
+		have := ofFamily(all, unix.AF_INET6)
+		own := via(have, l.Index)
+		if len(own) == len(have) {
 			return nil
 		}
-		if err := h.moveDefaultRoute(ctx, ifname, own); err != nil {
-			return defaultRouteError(ifname, err)
-		}
-		return nil
+		return h.MoveDefaultRoute(ctx, ifname, gatewaysOf(own))
 	})
+}
+
+// gatewaysOf returns the gateways of routes that have one next hop each. Routes without a gateway
+// add nothing.
+func gatewaysOf(routes []*route) (gateways []netip.Addr) {
+	for _, r := range routes {
+		if gateway := r.hops[0].gateway; gateway.IsValid() {
+			gateways = append(gateways, gateway)
+		}
+	}
+	return gateways
 }
 
 // Interface reads the MAC and the addresses of a link of the namespace at netnsPath. A link that is

@@ -118,6 +118,8 @@ func (h *Handle) LinkByIndex(ctx context.Context, index int) (*Link, error) {
 	return link, err
 }
 
+// byName asks for a link by its name or, as the kernel has longer ones there only, by an
+// alternative name.
 func byName(name string) []vnl.NetlinkRequestData {
 	kind := unix.IFLA_IFNAME
 	if len(name) >= unix.IFNAMSIZ {
@@ -128,6 +130,7 @@ func byName(name string) []vnl.NetlinkRequestData {
 	}
 }
 
+// byIndex asks for a link by its index.
 func byIndex(index int) vnl.NetlinkRequestData {
 	header := vnl.NewIfInfomsg(unix.AF_UNSPEC)
 	header.Index = int32(index)
@@ -161,6 +164,7 @@ func (h *Handle) link(
 	return parseLink(vnl.DeserializeIfInfomsg(answer), attrs), attrs, nil
 }
 
+// parseLink reads a link from a message. What it keeps of attrs it does not copy.
 func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 	link := &Link{
 		Index: int(header.Index), Kind: "device", Up: header.Flags&unix.IFF_UP != 0,
@@ -216,6 +220,7 @@ func altNames(properties []byte) (names []string) {
 	return names
 }
 
+// mode returns a link's Mode by the attributes of its kind.
 func mode(kind string, data []byte) string {
 	switch kind {
 	case "macvlan":
@@ -280,6 +285,7 @@ func (h *Handle) DeleteLink(ctx context.Context, name string) error {
 	return h.deleteIndex(ctx, l.Index, name)
 }
 
+// deleteIndex removes a link by its index. One that is not there is removed already.
 func (h *Handle) deleteIndex(ctx context.Context, index int, name string) error {
 	err := h.do(ctx, unix.RTM_DELLINK, 0, byIndex(index))
 	if err != nil && !errors.Is(err, unix.ENODEV) {

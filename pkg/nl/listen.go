@@ -81,6 +81,8 @@ func (r *diagRequest) Len() int { return len(r) }
 // Serialize returns the wire form.
 func (r *diagRequest) Serialize() []byte { return r[:] }
 
+// listenersRequest asks for the sockets of a protocol that take in packets. UDP has no state for
+// them: they are those that are not connected.
 func listenersRequest(family, protocol byte) vnl.NetlinkRequestData {
 	r := &diagRequest{family, protocol}
 	states := uint32(1 << stateListen)

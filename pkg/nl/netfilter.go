@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -68,7 +69,8 @@ func OpenNetfilter(ns *netns.NS) (*Netfilter, error) {
 		return nil, fmt.Errorf("open netfilter socket in network namespace %q: %w", ns.Path(), err)
 	}
 	// Without the privilege for it, a batch is limited to the system's default.
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, batchRoom)
+	//nolint:errcheck // a batch that is too large fails, and says so
+	unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, batchRoom)
 	return &Netfilter{ns, c}, nil
 }
 
@@ -88,6 +90,8 @@ func (n *Netfilter) Dump(ctx context.Context, m NetfilterMessage) ([][]byte, err
 	return n.conn.dump(ctx, m.request(0))
 }
 
+// request returns the message as it is sent. resource is the subsystem at the ends of a batch, and
+// 0 in all other messages (nfgenmsg of linux/netfilter/nfnetlink.h).
 func (m NetfilterMessage) request(resource uint16) request {
 	body := append(make([]byte, 0, 4+len(m.Attrs)), m.Family, unix.NFNETLINK_V0)
 	return request{m.Type, m.Flags, append(binary.BigEndian.AppendUint16(body, resource), m.Attrs...)}
@@ -134,29 +138,48 @@ func (n *Netfilter) Batch(
 // success of the last one, which alone asks for it; or one error for the whole batch, which has the
 // number of its beginning.
 func (c *conn) outcome(first, count uint32) (failed int, err error) {
-	failed = -1
+	b := batch{first: first, count: count, failed: -1}
 	for {
-		answers, rerr := c.receive()
-		if rerr != nil {
-			return -1, rerr
+		answers, err := c.receive()
+		if err != nil {
+			return -1, err
 		}
 		for _, a := range answers {
-			// What is left of a request before that failed has another number.
-			index := a.Header.Seq - first - 1
-			whole := a.Header.Seq == first
-			if a.Header.Type != unix.NLMSG_ERROR || len(a.Data) < 4 || index >= count && !whole {
-				continue
-			}
-			_, verr := verdict(a)
-			if whole && verr != nil {
-				return -1, verr
-			}
-			if verr != nil && err == nil {
-				failed, err = int(index), verr
-			}
-			if index == count-1 {
-				return failed, err
+			if b.take(a) {
+				return b.failed, b.err
 			}
 		}
 	}
+}
+
+// batch is what is known so far of what became of a batch.
+type batch struct {
+	// first is the number of its beginning, which count messages follow.
+	first, count uint32
+	// failed is the index of the first message that failed, and err its error; -1 if it is the
+	// batch's.
+	failed int
+	err    error
+}
+
+// take takes in an answer, and reports whether it is the last one.
+func (b *batch) take(a syscall.NetlinkMessage) (ended bool) {
+	if a.Header.Type != unix.NLMSG_ERROR || len(a.Data) < 4 {
+		return false
+	}
+	_, err := verdict(a)
+	if a.Header.Seq == b.first {
+		if err != nil {
+			b.failed, b.err = -1, err
+		}
+		return err != nil
+	}
+	index := a.Header.Seq - b.first - 1
+	if index >= b.count {
+		return false // what is left of a request before that failed
+	}
+	if err != nil && b.err == nil {
+		b.failed, b.err = int(index), err
+	}
+	return index == b.count-1
 }

@@ -2,7 +2,6 @@ package nl
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -51,6 +50,7 @@ func (r *route) isDefault() bool {
 		r.header.Dst_len == 0 && r.header.Src_len == 0 && r.header.Flags&unix.RTM_F_CLONED == 0
 }
 
+// String reads "default via 10.1.0.1 dev index 2 metric 512".
 func (r *route) String() string {
 	var b strings.Builder
 	if dst := exact(r).Dst; dst.Bits() == 0 {
@@ -95,6 +95,7 @@ func (h *Handle) routes(ctx context.Context, family uint8) ([]*route, error) {
 	return routes, nil
 }
 
+// parseRoute reads a message of a dump, without its netlink header.
 func parseRoute(m []byte) (*route, error) {
 	if len(m) < unix.SizeofRtMsg {
 		return nil, errShort
@@ -105,33 +106,37 @@ func parseRoute(m []byte) (*route, error) {
 	}
 	r := &route{header: vnl.DeserializeRtMsg(m).RtMsg, attrs: attrs}
 	r.table = uint32(r.header.Table)
+	for _, a := range attrs {
+		switch a.Attr.Type {
+		case unix.RTA_TABLE: // the header has no room for those above 255
+			r.table = uint32(number(a.Value))
+		case unix.RTA_PRIORITY:
+			r.metric = uint32(number(a.Value))
+		}
+	}
+	r.hops, err = hopsOf(attrs)
+	return r, err
+}
+
+// hopsOf returns the next hops of a route: its link and gateway, or those of a multipath route.
+func hopsOf(attrs []syscall.NetlinkRouteAttr) (hops []hop, err error) {
 	var single hop
 	for _, a := range attrs {
 		switch a.Attr.Type {
-		case unix.RTA_TABLE, unix.RTA_PRIORITY, unix.RTA_OIF:
-			if len(a.Value) < 4 {
-				return nil, errShort
-			}
-			switch value := binary.NativeEndian.Uint32(a.Value); a.Attr.Type {
-			case unix.RTA_TABLE:
-				r.table = value
-			case unix.RTA_PRIORITY:
-				r.metric = value
-			case unix.RTA_OIF:
-				single.index = int(value)
-			}
+		case unix.RTA_OIF:
+			single.index = number(a.Value)
 		case unix.RTA_GATEWAY:
 			single.gateway, _ = netip.AddrFromSlice(a.Value)
 		case unix.RTA_MULTIPATH:
-			if r.hops, err = parseHops(a.Value); err != nil {
+			if hops, err = parseHops(a.Value); err != nil {
 				return nil, err
 			}
 		}
 	}
 	if single.index != 0 {
-		r.hops = append(r.hops, single)
+		hops = append(hops, single)
 	}
-	return r, nil
+	return hops, nil
 }
 
 // parseHops reads the next hops of a multipath route.
@@ -166,6 +171,16 @@ func (h *Handle) removeRoute(ctx context.Context, r *route) error {
 	err := h.do(ctx, unix.RTM_DELROUTE, 0, r.request(r.header)...)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("remove route %s: %w", r, err)
+	}
+	return nil
+}
+
+// removeRoutes removes exactly these routes.
+func (h *Handle) removeRoutes(ctx context.Context, routes []*route) error {
+	for _, r := range routes {
+		if err := h.removeRoute(ctx, r); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -208,6 +223,7 @@ func (h *Handle) replaceDefault(ctx context.Context, w wanted) error {
 	return nil
 }
 
+// putDefault is replaceDefault for one try, with flags of the route (RTNH_F_*).
 func (h *Handle) putDefault(ctx context.Context, w wanted, flags uint32) error {
 	header := &vnl.RtMsg{RtMsg: unix.RtMsg{
 		Family: w.family(), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT,
@@ -243,6 +259,7 @@ func (r *route) siblings() []*route {
 	return list
 }
 
+// attribute is an attribute in the form of those that the kernel listed.
 func attribute(kind uint16, value []byte) syscall.NetlinkRouteAttr {
 	return syscall.NetlinkRouteAttr{Attr: syscall.RtAttr{Type: kind}, Value: value}
 }

@@ -68,6 +68,7 @@ func (r Route) parts() []vnl.NetlinkRequestData {
 	return parts
 }
 
+// metrics describes the route's MTU and MSS in a message, where it has them.
 func (r Route) metrics() *vnl.RtAttr {
 	metrics := vnl.NewRtAttr(unix.RTA_METRICS, nil)
 	if r.MTU > 0 {
@@ -155,6 +156,7 @@ func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
 	return routes, nil
 }
 
+// exact reads what Route has of a route as the kernel lists it.
 func exact(raw *route) Exact {
 	e := Exact{raw: raw, Route: Route{
 		Dst: anywhere(raw.header.Family), Table: int(raw.table), Metric: int(raw.metric),
@@ -224,6 +226,7 @@ func (h *Handle) RestoreRoute(ctx context.Context, e Exact) error {
 	return nil
 }
 
+// putRoute adds a route in the kernel's own words, but in another table.
 func (h *Handle) putRoute(ctx context.Context, e Exact, table int, flags uint16) error {
 	header := e.raw.header
 	// The other flags are the kernel's: offloaded, link down, ...

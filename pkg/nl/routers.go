@@ -21,20 +21,11 @@ func (Sandbox) RefuseDefaultRouters(ctx context.Context, netnsPath string, links
 		return err
 	}
 	defer ns.Close()
-	var h *Handle
-	// One visit of the namespace for both.
-	err = ns.Do(func() (err error) {
-		if h, err = Open(ns); err != nil {
-			return err
-		}
-		return sysctl.Reach(ns)
-	})
-	if h != nil {
-		defer h.Close()
-	}
+	h, err := openWithSysctl(ns)
 	if err != nil {
 		return err
 	}
+	defer h.Close()
 	settings := make([]sysctl.Setting, len(links))
 	for i, link := range links {
 		settings[i] = sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_ra_defrtr", Value: "0"}
@@ -48,14 +39,31 @@ func (Sandbox) RefuseDefaultRouters(ctx context.Context, netnsPath string, links
 	return nil
 }
 
+// openWithSysctl opens a handle, and the sysctls of ns to pkg/sysctl, in one visit of the
+// namespace.
+func openWithSysctl(ns *netns.NS) (h *Handle, err error) {
+	err = ns.Do(func() (err error) {
+		if h, err = Open(ns); err != nil {
+			return err
+		}
+		return sysctl.Reach(ns)
+	})
+	if err != nil && h != nil {
+		h.Close()
+	}
+	return h, err
+}
+
 // forgetRouters removes the default routes via links that were taken from router advertisements.
 func (h *Handle) forgetRouters(ctx context.Context, links []string) error {
 	routes, err := h.defaultRoutes(ctx, unix.AF_INET6)
 	if err != nil {
 		return err
 	}
-	learnt := func(r *route) bool { return r.header.Protocol == unix.RTPROT_RA }
-	if !slices.ContainsFunc(routes, learnt) {
+	learnt := slices.DeleteFunc(routes, func(r *route) bool {
+		return r.header.Protocol != unix.RTPROT_RA
+	})
+	if len(learnt) == 0 {
 		return nil
 	}
 	for _, name := range links {
@@ -66,13 +74,8 @@ func (h *Handle) forgetRouters(ctx context.Context, links []string) error {
 		if err != nil {
 			return err
 		}
-		for _, r := range routes {
-			if !learnt(r) || !r.via(l.Index) {
-				continue
-			}
-			if err := h.removeRoute(ctx, r); err != nil {
-				return err
-			}
+		if err := h.removeRoutes(ctx, via(learnt, l.Index)); err != nil {
+			return err
 		}
 	}
 	return nil

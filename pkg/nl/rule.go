@@ -91,6 +91,7 @@ func (h *Handle) Rules(ctx context.Context) ([]Rule, error) {
 // ruleInvert is FIB_RULE_INVERT of linux/fib_rules.h.
 const ruleInvert = 2
 
+// parseRule reads a rule from a message. What it does not know of a rule makes it More.
 func parseRule(header *vnl.RtMsg, attrs []byte) Rule {
 	r := Rule{More: header.Flags&ruleInvert != 0 || header.Tos != 0}
 	for kind, value := range Attrs(attrs) {

@@ -56,6 +56,7 @@ func (Sandbox) DefaultGateways(
 	return gateways, err
 }
 
+// with calls do with a handle that is open as long, in the namespace at netnsPath.
 func with(netnsPath string, do func(*Handle) error) error {
 	ns, err := netns.Open(netnsPath)
 	if err != nil {
