@@ -73,21 +73,29 @@ func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 		return err
 	}
 	for _, q := range requestsOf(*r.Selection) {
-		switch {
-		case q.arg != "" && !reaches(q.capability, list) && readsArg(q.capability, list):
-			a.setArg(q.arg, q.text)
-		case !declared[q.capability]:
-			return missingCapability(q, list)
+		if err := a.pass(q, declared[q.capability], list); err != nil {
+			return err
 		}
-		if !declared[q.capability] {
-			continue
-		}
-		raw, err := json.Marshal(q.value)
-		if err != nil {
-			return fmt.Errorf("encode %s: %w", q.field, err)
-		}
-		a.RuntimeConfig[q.capability] = raw
 	}
+	return nil
+}
+
+// pass passes one wish to the plugins, in each way that they take it.
+func (a *Attachment) pass(q request, declared bool, list *netconf.List) error {
+	switch {
+	case q.arg != "" && !reaches(q.capability, list) && readsArg(q.capability, list):
+		a.setArg(q.arg, q.text)
+	case !declared:
+		return missingCapability(q, list)
+	}
+	if !declared {
+		return nil
+	}
+	raw, err := json.Marshal(q.value)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", q.field, err)
+	}
+	a.RuntimeConfig[q.capability] = raw
 	return nil
 }
 
@@ -141,6 +149,7 @@ func (a *Attachment) setArg(key, value string) {
 	a.Args = append(a.Args, [2]string{key, value})
 }
 
+// missingCapability is the error of a wish that no plugin of the chain takes.
 func missingCapability(q request, list *netconf.List) error {
 	fix := fmt.Sprintf(`add "capabilities": {%q: true} to a plugin that supports it`, q.capability)
 	if q.capability == "ips" {

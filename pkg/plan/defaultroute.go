@@ -43,6 +43,7 @@ func FamiliesOf(v4, v6 bool) (f Families) {
 	return f
 }
 
+// familyOf returns the family of an address. IPv4 in IPv6 is IPv4.
 func familyOf(a netip.Addr) Families {
 	if a.Unmap().Is4() {
 		return IPv4
@@ -56,6 +57,7 @@ func (a *Attachment) AskedFamilies() Families {
 	return askedFamilies(a.WantsDefaultRoute, a.Gateways)
 }
 
+// askedFamilies returns the families of the gateways that a pod names; all if it names none.
 func askedFamilies(wanted bool, gateways []netip.Addr) Families {
 	if !wanted {
 		return 0
@@ -138,6 +140,7 @@ func (a *Attachment) ExpectDefaultRoutes(policy string) ([]*failure.Error, error
 	return warnings, nil
 }
 
+// unaskedRoute is a default route that a plugin makes and the pod did not ask for.
 type unaskedRoute struct {
 	defaultRoute
 	plugin string
@@ -184,16 +187,9 @@ func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 		return 0, fmt.Errorf("read configuration: %w", err)
 	}
 	o := omission{held: held &^ a.AskedFamilies(), asked: a.IPs}
-	for i, m := range list.members {
-		if m.key != "plugins" || !m.value.array {
-			continue
-		}
-		for j := range m.value.members {
-			plugin := &list.members[i].value.members[j].value
-			if !movedBySBR(list.elements("plugins")[j+1:]) {
-				o.plugin, o.at = *plugin, fmt.Sprintf("plugins[%d].", j)
-				*plugin = o.object(*plugin, "")
-			}
+	for _, m := range list.members {
+		if m.key == "plugins" && m.value.array {
+			o.plugins(m.value.members, list.elements("plugins"))
 		}
 	}
 	for _, left := range o.left {
@@ -212,6 +208,8 @@ func (a *Attachment) DefaultRouteKept(f Families) *failure.Error {
 	return a.defaultRouteKept("", "", "the network has brought", f)
 }
 
+// defaultRouteKept is the warning about what makes default routes; plugin and field are empty where
+// that is not known.
 func (a *Attachment) defaultRouteKept(plugin, field, what string, f Families) *failure.Error {
 	return &failure.Error{
 		Reason: failure.DefaultRouteKept, NAD: a.Name, Interface: a.IfName, Plugin: plugin, Field: field,
@@ -230,6 +228,18 @@ type omission struct {
 	at   string
 	left []unaskedRoute
 	rest Families
+}
+
+// plugins removes them from the plugins of a chain, which are in members. Routes that sbr moves
+// elsewhere stay: sbr comes after the plugin that makes them.
+func (o *omission) plugins(members []member, chain []tree) {
+	for i := range members {
+		plugin := &members[i].value
+		if !movedBySBR(chain[i+1:]) {
+			o.plugin, o.at = *plugin, fmt.Sprintf("plugins[%d].", i)
+			*plugin = o.object(*plugin, "")
+		}
+	}
 }
 
 // object returns t without default routes. path is empty or ends in a period.
@@ -265,6 +275,7 @@ func (o *omission) object(t tree, path string) tree {
 	return out
 }
 
+// array is object for a list, whose members may be objects.
 func (o *omission) array(t tree, path string) tree {
 	for i := range t.members {
 		t.members[i].value = o.object(t.members[i].value,

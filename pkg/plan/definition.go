@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,20 +25,8 @@ func (in *Input) parse(r Request, def Definition) (*netconf.List, error) {
 		return nil, err
 	}
 	list, err := netconf.Parse(raw)
-	if err != nil && def.NAD == nil { // the operator's to mend, not the NAD's author's
-		e := asFailure(err, failure.InvalidConfig)
-		e.Reason = failure.InvalidConfig
-		return nil, e
-	}
 	if err != nil {
-		e := asFailure(err, failure.NADInvalid)
-		if e.Field == "" {
-			e.Field = "spec.config"
-		}
-		if e.Fix == "" {
-			e.Fix = "make it a CNI configuration in JSON"
-		}
-		return nil, e
+		return nil, unreadable(err, def)
 	}
 	list.Rename(in.Node.Aliases)
 	if list.Name() == "" {
@@ -57,6 +46,20 @@ func (in *Input) parse(r Request, def Definition) (*netconf.List, error) {
 		list.SetCNIVersion(netconf.DefaultVersion)
 	}
 	return list, nil
+}
+
+// unreadable is the error of a definition that is no configuration, for those who can mend it: the
+// author of the NAD, or the operator of the node.
+func unreadable(err error, def Definition) error {
+	if def.NAD == nil {
+		e := asFailure(err, failure.InvalidConfig)
+		e.Reason = failure.InvalidConfig
+		return e
+	}
+	e := asFailure(err, failure.NADInvalid)
+	e.Field = cmp.Or(e.Field, "spec.config")
+	e.Fix = cmp.Or(e.Fix, "make it a CNI configuration in JSON")
+	return e
 }
 
 // HasConfig reports whether a NAD has a configuration of its own: blanks are none. Without one it
@@ -93,6 +96,7 @@ func (in *Input) rawDefinition(r Request, def Definition) (json.RawMessage, erro
 	}
 }
 
+// fallbackName is the name of a network whose definition has none.
 func (in *Input) fallbackName(def Definition) string {
 	if def.NAD != nil {
 		return def.NAD.Name

@@ -21,6 +21,7 @@ type devices struct {
 	err       error
 }
 
+// newDevices begins with all of the pod's devices free. A device that is listed twice counts once.
 func newDevices(in Input) *devices {
 	d := &devices{
 		free: map[string][]string{}, total: map[string]int{}, wanted: map[string]int{},

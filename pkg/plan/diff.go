@@ -137,17 +137,14 @@ func (d *difference) conflict() error {
 
 // changes returns those of what is matched.
 func (d *difference) changes(redefine bool) (c Changes) {
-	goes := make([]bool, len(d.have))
-	for h := range d.have {
-		goes[h] = !d.taken[h] && !d.have[h].fixed()
-	}
+	goes := d.unmatched()
 	for w := range d.want {
 		h, stays := d.by[w]
 		switch {
 		case d.want[w].fixed():
 		case !stays:
 			c.Add = append(c.Add, d.want[w])
-		case redefine && !d.have[h].fixed() && !sameDefinition(&d.have[h], &d.want[w]):
+		case redefine && isRedefined(&d.have[h], &d.want[w]):
 			goes[h], d.keep[len(c.Add)] = true, true
 			c.Add = append(c.Add, d.want[w].Renamed(d.have[h].IfName))
 		}
@@ -159,6 +156,19 @@ func (d *difference) changes(redefine bool) (c Changes) {
 	}
 	return c
 }
+
+// unmatched marks the attachments of the pod that may be removed and no wanted one stands for.
+func (d *difference) unmatched() []bool {
+	marks := make([]bool, len(d.have))
+	for h := range d.have {
+		marks[h] = !d.taken[h] && !d.have[h].fixed()
+	}
+	return marks
+}
+
+// isRedefined reports whether an attachment can be made anew, and its network is not defined as it
+// was.
+func isRedefined(h, w *Attachment) bool { return !h.fixed() && !sameDefinition(h, w) }
 
 // sameDefinition reports whether the network of an attachment is defined as it was. Which device it
 // has is no matter of its definition.

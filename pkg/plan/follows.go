@@ -15,12 +15,9 @@ import (
 // needs no definition, and so it can be known of a pod whose networks are gone since its start. If
 // it is true Diff would change nothing; if it is false Diff may find the same.
 func Follows(have []Attachment, pod *metav1.ObjectMeta) (bool, error) {
-	var asked []selection.Selection
-	if text := pod.Annotations[nadv1.NetworksAnnotation]; strings.TrimSpace(text) != "" {
-		var err error
-		if asked, err = selection.Parse(text, pod.Namespace); err != nil {
-			return false, fmt.Errorf("annotation %s: %w", nadv1.NetworksAnnotation, err)
-		}
+	asked, err := elements(pod)
+	if err != nil {
+		return false, err
 	}
 	// Elements that name their interface come first: none of the others takes it from them.
 	slices.SortStableFunc(asked, func(a, b selection.Selection) int {
@@ -43,4 +40,17 @@ func Follows(have []Attachment, pod *metav1.ObjectMeta) (bool, error) {
 		rest = slices.Delete(rest, at, at+1)
 	}
 	return len(rest) == 0, nil
+}
+
+// elements reads the networks annotation of a pod; one that is blank has no elements.
+func elements(pod *metav1.ObjectMeta) ([]selection.Selection, error) {
+	text := pod.Annotations[nadv1.NetworksAnnotation]
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	asked, err := selection.Parse(text, pod.Namespace)
+	if err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", nadv1.NetworksAnnotation, err)
+	}
+	return asked, nil
 }

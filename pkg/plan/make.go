@@ -70,27 +70,11 @@ func attach(
 		Limits: in.limits(r, def),
 	}
 	a.Warnings = atInterface(list.Warnings(), a)
-	if def.NAD != nil && HasConfig(def.NAD) {
-		ignored, err := list.HoldPaths(in.places())
-		if err != nil {
-			return Attachment{}, err
-		}
-		a.Warnings = append(a.Warnings, atInterface(append(ignored, list.DropPrevResults()...), a)...)
+	if err := a.holdConfig(in, def, list); err != nil {
+		return Attachment{}, err
 	}
-	if s := r.Selection; s != nil {
-		a.Origin = &Origin{
-			Namespace: s.Namespace, OnDisk: def.NAD != nil && !HasConfig(def.NAD), Selection: s,
-		}
-		a.Warnings = append(a.Warnings, atInterface(s.Warnings, a)...)
-		a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
-		if err := mergeArgs(list, *s); err != nil {
-			return Attachment{}, err
-		}
-		if !r.Default {
-			if a.Wish, err = wishOf(s); err != nil {
-				return Attachment{}, err
-			}
-		}
+	if err := a.selected(r, def, list); err != nil {
+		return Attachment{}, err
 	}
 	if err := a.ask(in.Call, r, list); err != nil {
 		return Attachment{}, err
@@ -103,6 +87,41 @@ func attach(
 		return a, a.refuseDefaultRoutes()
 	}
 	return a, nil
+}
+
+// holdConfig holds the configuration of a NAD, which users may write, to what it may say of the
+// node. It adds a warning for what it drops.
+func (a *Attachment) holdConfig(in Input, def Definition, list *netconf.List) error {
+	if def.NAD == nil || !HasConfig(def.NAD) {
+		return nil
+	}
+	ignored, err := list.HoldPaths(in.places())
+	if err != nil {
+		return err
+	}
+	a.Warnings = append(a.Warnings, atInterface(append(ignored, list.DropPrevResults()...), *a)...)
+	return nil
+}
+
+// selected takes over what the pod's annotation says at the element of the network, if it has one,
+// beside what plugins have to declare.
+func (a *Attachment) selected(r Request, def Definition, list *netconf.List) (err error) {
+	s := r.Selection
+	if s == nil {
+		return nil
+	}
+	a.Origin = &Origin{
+		Namespace: s.Namespace, OnDisk: def.NAD != nil && !HasConfig(def.NAD), Selection: s,
+	}
+	a.Warnings = append(a.Warnings, atInterface(s.Warnings, *a)...)
+	a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
+	if err := mergeArgs(list, *s); err != nil {
+		return err
+	}
+	if !r.Default {
+		a.Wish, err = wishOf(s)
+	}
+	return err
 }
 
 // places returns where the paths in a NAD may lead to.

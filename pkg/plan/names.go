@@ -23,23 +23,11 @@ func interfaceNames(requests []Request, ifName string) ([]string, error) {
 	owner := map[string]string{"lo": "the pod's loopback", ifName: "the default network"}
 	names := make([]string, len(requests))
 	for i, r := range requests {
-		wish := wishedInterface(r)
-		if wish != "" {
-			if err := checkInterface(wish); err != nil {
-				return nil, &failure.Error{
-					Reason: failure.InvalidAnnotation, NAD: label(r), Field: "interface", Err: err,
-					Fix: "use 1 to 15 characters without space, '/', ':' and '%'",
-				}
-			}
+		wish, err := wishedInterface(r, ifName)
+		if err != nil {
+			return nil, err
 		}
 		switch {
-		case r.Default && wish != "" && wish != ifName:
-			return nil, &failure.Error{
-				Reason: failure.InvalidAnnotation, NAD: label(r), Field: "interface",
-				Err: fmt.Errorf("interface %q: the runtime wants the default network's interface to be %s",
-					wish, ifName),
-				Fix: "leave the interface of the default network out",
-			}
 		case r.Default:
 			names[i] = ifName
 			continue
@@ -59,11 +47,28 @@ func interfaceNames(requests []Request, ifName string) ([]string, error) {
 	return names, nil
 }
 
-func wishedInterface(r Request) string {
-	if r.Selection == nil {
-		return ""
+// wishedInterface returns the interface name that the pod asks for; empty if it leaves the choice.
+// The default network's can only be ifName.
+func wishedInterface(r Request, ifName string) (string, error) {
+	if r.Selection == nil || r.Selection.Interface == "" {
+		return "", nil
 	}
-	return r.Selection.Interface
+	wish := r.Selection.Interface
+	if err := checkInterface(wish); err != nil {
+		return "", &failure.Error{
+			Reason: failure.InvalidAnnotation, NAD: label(r), Field: "interface", Err: err,
+			Fix: "use 1 to 15 characters without space, '/', ':' and '%'",
+		}
+	}
+	if r.Default && wish != ifName {
+		return "", &failure.Error{
+			Reason: failure.InvalidAnnotation, NAD: label(r), Field: "interface",
+			Err: fmt.Errorf("interface %q: the runtime wants the default network's interface to be %s",
+				wish, ifName),
+			Fix: "leave the interface of the default network out",
+		}
+	}
+	return wish, nil
 }
 
 // freeName is net<i> where it is free, else the smallest net<k> that is.

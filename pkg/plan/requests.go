@@ -205,6 +205,7 @@ func (a *asker) inlineRequest(i int) Request {
 	return Request{Ref: ref, Inline: a.node.Delegates[i]}
 }
 
+// selectionRequest is the request of an element of the annotation.
 func selectionRequest(s selection.Selection) Request {
 	return Request{
 		Ref: s.Namespace + "/" + s.Name, Namespace: s.Namespace, Name: s.Name, Selection: &s,

@@ -114,7 +114,7 @@ func defaultDestination(s string) Families {
 		return BothFamilies
 	}
 	switch {
-	case sliced && isZero(length), !sliced && addr != "" && isZero(addr):
+	case sliced && isZero(length), !sliced && isZero(addr):
 		return family
 	}
 	return 0

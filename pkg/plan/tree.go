@@ -15,10 +15,11 @@ import (
 // so checks look at all of them.
 type tree struct {
 	object, array bool
-	members       []member // of an object, or the elements of an array, then without key
-	scalar        any      // string, json.Number, bool or nil
+	members       []member
+	scalar        any // string, json.Number, bool or nil
 }
 
+// member is a member of an object or, without a key, an element of an array.
 type member struct {
 	key   string
 	value tree
@@ -31,6 +32,8 @@ func parseTree(raw []byte) (tree, error) {
 	return readTree(dec)
 }
 
+// readTree reads one value, in which members of objects stay in their order, and none is lost: keys
+// may be there twice.
 func readTree(dec *json.Decoder) (tree, error) {
 	tok, err := dec.Token()
 	if err != nil {
@@ -118,6 +121,7 @@ func (t tree) typeOf() string {
 	return ""
 }
 
+// folds reports whether two keys are one to encoding/json, by which plugins read them.
 func folds(a, b string) bool { return strings.EqualFold(a, b) }
 
 // encode returns the value as JSON. Numbers are as they were written.
@@ -127,6 +131,7 @@ func (t tree) encode() []byte {
 	return b.Bytes()
 }
 
+// write writes JSON without blanks.
 func (t tree) write(b *bytes.Buffer) {
 	if !t.object && !t.array {
 		b.Write(literal(t.scalar))
@@ -155,6 +160,6 @@ func literal(scalar any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(scalar) //nolint:errcheck // a string, a number, a bool or null
+	enc.Encode(scalar) //nolint:errcheck // a string, a number, a bool or null
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

@@ -22,9 +22,7 @@ type Wish struct {
 // wishOf returns the wish of an element.
 func wishOf(s *selection.Selection) (*Wish, error) {
 	wish := &Wish{IfName: s.Interface}
-	if len(s.IPs) == 0 && s.MAC == "" && s.InfinibandGUID == "" && len(s.CNIArgs) == 0 &&
-		len(s.PortMappings) == 0 &&
-		s.Bandwidth == nil && s.DefaultRoute == nil && s.IPAMClaim == "" {
+	if !hasRequests(s) {
 		return wish, nil
 	}
 	requests := struct {
@@ -57,6 +55,12 @@ func wishOf(s *selection.Selection) (*Wish, error) {
 		return nil, fmt.Errorf("encode requests: %w", err)
 	}
 	return wish, nil
+}
+
+// hasRequests reports whether an element asks for more than an interface name.
+func hasRequests(s *selection.Selection) bool {
+	return len(s.IPs) > 0 || s.MAC != "" || s.InfinibandGUID != "" || len(s.CNIArgs) > 0 ||
+		len(s.PortMappings) > 0 || s.Bandwidth != nil || s.DefaultRoute != nil || s.IPAMClaim != ""
 }
 
 // anyOrder decodes JSON so that encoded again it is the same text for objects whose keys are in
