@@ -50,6 +50,7 @@ func (r *Resolver) definitions(
 	return found, nil
 }
 
+// definition finds what a network is: what the request itself has, a NAD, or a file on the node.
 func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.Definition, error) {
 	switch {
 	case request.Inline != nil:
@@ -57,21 +58,20 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	case request.File != "":
 		return r.onDisk(nil, func() ([]byte, error) { return netconf.FromFile(request.File) })
 	}
+	return r.nad(ctx, request)
+}
+
+// nad finds the NAD of a network. A file takes the place of one that is not there, if the request
+// may be for it, and completes one that has no configuration (NPWG v1.3 s.3.4.1).
+func (r *Resolver) nad(ctx context.Context, request plan.Request) (plan.Definition, error) {
 	nad, err := r.Source.NAD(ctx, request.Namespace, request.Name)
 	switch {
-	// a CNI name need not be one that a NAD can have
-	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && request.OnDisk:
+	case request.OnDisk && isNoNAD(err):
 		return r.onDisk(nil, func() ([]byte, error) {
 			return netconf.OnDisk(r.Node.ConfDir, request.Name)
 		})
 	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
-		return plan.Definition{}, &failure.Error{
-			Reason: failure.NADNotFound,
-			Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w",
-				request.Name, request.Namespace, err),
-			Fix: fmt.Sprintf("create it, or correct %s; `kubectl get net-attach-def -n %s` lists what "+
-				"there is", origin(request), request.Namespace),
-		}
+		return plan.Definition{}, nadNotFound(request, err)
 	case err != nil:
 		return plan.Definition{}, SourceError("get NAD", err)
 	case plan.HasConfig(nad):
@@ -83,6 +83,21 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 		named.NAD, err = request.Ref, &named
 	}
 	return d, err
+}
+
+// isNoNAD reports whether an error of the API server says that there is no NAD of a name. A name of
+// a CNI network need not be one that a NAD can have.
+func isNoNAD(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) }
+
+// nadNotFound is the error of a network whose NAD is not there.
+func nadNotFound(request plan.Request, err error) error {
+	return &failure.Error{
+		Reason: failure.NADNotFound,
+		Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w",
+			request.Name, request.Namespace, err),
+		Fix: fmt.Sprintf("create it, or correct %s; `kubectl get net-attach-def -n %s` lists what "+
+			"there is", origin(request), request.Namespace),
+	}
 }
 
 // onDisk returns the definition on the node's disk, or a stand-in on another machine.

@@ -15,8 +15,8 @@ import (
 // pod requests its resource, or the pod has resource claims. Requests and claims are not in
 // annotations, so the pod may have to be fetched.
 func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input) error {
-	uses := func(d plan.Definition) bool { return d.Resource() != "" }
-	if pod == nil || !slices.ContainsFunc(in.Definitions, uses) {
+	hasResource := func(d plan.Definition) bool { return d.Resource() != "" }
+	if pod == nil || !slices.ContainsFunc(in.Definitions, hasResource) {
 		return nil
 	}
 	if r.Devices == nil {
@@ -29,14 +29,23 @@ func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Inpu
 			return err
 		}
 	}
-	asked := func(d plan.Definition) bool {
-		return d.NeedsDevice() ||
-			uses(d) && (len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
-	}
-	if !slices.ContainsFunc(in.Definitions, asked) {
+	uses := func(d plan.Definition) bool { return mayUseDevice(pod, d) }
+	if !slices.ContainsFunc(in.Definitions, uses) {
 		return nil
 	}
-	var err error
+	return r.findDevices(ctx, pod, in)
+}
+
+// mayUseDevice reports whether a network needs a device, or may have one of those that the pod asks
+// for.
+func mayUseDevice(pod *podv1.Pod, d plan.Definition) bool {
+	return d.NeedsDevice() || d.Resource() != "" &&
+		(len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
+}
+
+// findDevices asks the node for the pod's devices. If it does not answer, that fails the networks
+// that need one, and no other.
+func (r *Resolver) findDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input) (err error) {
 	in.Devices, err = r.Devices.Devices(ctx, pod)
 	in.Requested = pod.Requested
 	if failure.ReasonOf(err) == failure.DeviceUnavailable { // who needs none does not mind

@@ -44,15 +44,16 @@ func (r *Resolver) Expect(
 			}
 		}
 	}
-	if judged, err = r.Judge(ctx, pod, attachments); err != nil && refused == nil {
-		refused = err
-	}
+	judged, err = r.Judge(ctx, pod, attachments)
+	refused = cmp.Or(refused, err)
 	for i, a := range attachments {
 		expected[i].Network, expected[i].Conf, expected[i].Limits = a.Network, a.Conf, a.Limits
 	}
 	return expected, judged, refused
 }
 
+// judge finds the plugins of the chain, and what the policy on default routes says of them. Of what
+// it could find out before an error, nothing is lost.
 func (e *Expected) judge(finder Finder, paths []string, defaultRoutes string) error {
 	if e.Unknown {
 		return nil
@@ -73,6 +74,7 @@ func (e *Expected) judge(finder Finder, paths []string, defaultRoutes string) er
 // anywhere finds binaries wherever they are.
 type anywhere struct{ Finder }
 
+// Find implements Finder.
 func (f anywhere) Find(kind string, config []byte, paths []string) (invoke.Found, error) {
 	found, err := f.Finder.Find(kind, config, paths)
 	if failure.ReasonOf(err) == failure.PluginNotFound {

@@ -21,8 +21,7 @@ func (r *Resolver) selected(
 	}
 	var node *metav1.ObjectMeta
 	for i, d := range definitions {
-		if requests[i].Selection == nil || d.NAD == nil ||
-			d.NAD.Annotations[nadv1.NodeSelectorAnnotation] == "" {
+		if !selectsNodes(requests[i], d) {
 			continue
 		}
 		if node == nil {
@@ -36,4 +35,10 @@ func (r *Resolver) selected(
 		}
 	}
 	return nil
+}
+
+// selectsNodes reports whether a network of the pod's annotations is that of a NAD with a selector.
+func selectsNodes(request plan.Request, d plan.Definition) bool {
+	return request.Selection != nil && d.NAD != nil &&
+		d.NAD.Annotations[nadv1.NodeSelectorAnnotation] != ""
 }

@@ -63,23 +63,31 @@ func (r *Resolver) Judge(
 		if a.Origin == nil {
 			continue
 		}
-		decided, err := decide(ctx, a.Origin.Namespace)
-		if err != nil {
-			return nil, failure.AtNAD(err, a.Name)
-		}
-		if decided.Effect == policy.Enforce {
-			limit(a, decided.Rule)
-		}
-		for _, v := range policy.Judge(decided.Rule, network(a)) {
-			found = append(found, Judged{Violation: v, decided: decided, NAD: a.Name, IfName: a.IfName})
-		}
-		judged, err := r.named(ctx, decide, decided, a)
+		judged, err := r.judge(ctx, decide, a)
 		if err != nil {
 			return nil, failure.AtNAD(err, a.Name)
 		}
 		found = append(found, judged...)
 	}
 	return found, nil
+}
+
+// judge is Judge for one attachment.
+func (r *Resolver) judge(
+	ctx context.Context, decide decider, a *plan.Attachment,
+) (found []Judged, err error) {
+	decided, err := decide(ctx, a.Origin.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if decided.Effect == policy.Enforce {
+		limit(a, decided.Rule)
+	}
+	for _, v := range policy.Judge(decided.Rule, network(a)) {
+		found = append(found, Judged{Violation: v, decided: decided, NAD: a.Name, IfName: a.IfName})
+	}
+	judged, err := r.named(ctx, decide, decided, a)
+	return append(found, judged...), err
 }
 
 // named keeps the names of an attachment apart from those of other namespaces. It returns the names

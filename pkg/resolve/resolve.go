@@ -129,8 +129,8 @@ func (r *Resolver) Past(
 	exact = true
 	for i, request := range requests {
 		definitions[i], err = r.definition(ctx, request)
-		reason := failure.ReasonOf(err)
-		if reason == failure.APIUnavailable || reason == failure.TimedOut {
+		switch failure.ReasonOf(err) {
+		case failure.APIUnavailable, failure.TimedOut:
 			return nil, false, failure.AtNAD(err, request.Ref)
 		}
 		if err != nil {
