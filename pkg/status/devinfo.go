@@ -55,6 +55,7 @@ const (
 	pciForm     = `^[[:xdigit:]]{4,8}:[[:xdigit:]]{2}:[[:xdigit:]]{2}\.[0-7]$`
 )
 
+// matches compiles the form at each call.
 func matches(form, s string) bool { return regexp.MustCompile(form).MatchString(s) }
 
 // parseDeviceInfo reads one description and holds it to the specification (s.3): a known type, its
@@ -70,39 +71,34 @@ func parseDeviceInfo(raw []byte) (*nadv1.DeviceInfo, error) {
 	return &info, checkSubMap(info)
 }
 
+// checkSubMap checks what the specification requires of a type (s.3).
 func checkSubMap(info nadv1.DeviceInfo) error {
-	missing := fmt.Errorf("field %s: type %s needs it", info.Type, info.Type)
 	switch info.Type {
 	case "pci":
-		if info.PCI == nil {
-			return missing
+		if d := info.PCI; d != nil {
+			return checkPCI(d.PCIAddress, d.PFPCIAddress)
 		}
-		return checkPCI(info.PCI.PCIAddress, info.PCI.PFPCIAddress)
 	case "vdpa":
-		if info.VDPA == nil {
-			return missing
+		if d := info.VDPA; d != nil {
+			return errors.Join(present("vdpa.parent-device", d.ParentDevice),
+				oneOf("vdpa.driver", d.Driver, "vhost", "virtio"), present("vdpa.path", d.Path))
 		}
-		d := info.VDPA
-		return errors.Join(present("vdpa.parent-device", d.ParentDevice),
-			oneOf("vdpa.driver", d.Driver, "vhost", "virtio"),
-			present("vdpa.path", d.Path))
 	case "vhost-user":
-		if info.VhostUser == nil {
-			return missing
+		if d := info.VhostUser; d != nil {
+			return errors.Join(oneOf("vhost-user.mode", d.Mode, "client", "server"),
+				present("vhost-user.path", d.Path))
 		}
-		d := info.VhostUser
-		return errors.Join(oneOf("vhost-user.mode", d.Mode, "client", "server"),
-			present("vhost-user.path", d.Path))
 	case "memif":
-		if info.Memif == nil {
-			return missing
+		if d := info.Memif; d != nil {
+			// the client library of the ecosystem says punt where the specification says inject-punt
+			return errors.Join(oneOf("memif.role", d.Role, "master", "slave"),
+				present("memif.path", d.Path),
+				oneOf("memif.mode", d.Mode, "ethernet", "ip", "inject-punt", "punt"))
 		}
-		// the client library of the ecosystem says punt where the specification says inject-punt
-		d := info.Memif
-		return errors.Join(oneOf("memif.role", d.Role, "master", "slave"), present("memif.path", d.Path),
-			oneOf("memif.mode", d.Mode, "ethernet", "ip", "inject-punt", "punt"))
+	default:
+		return oneOf("type", info.Type, "pci", "vdpa", "vhost-user", "memif")
 	}
-	return oneOf("type", info.Type, "pci", "vdpa", "vhost-user", "memif")
+	return fmt.Errorf("field %s: type %s needs it", info.Type, info.Type)
 }
 
 // checkPCI checks the device's address, and that of the physical function behind it, which is

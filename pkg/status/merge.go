@@ -45,6 +45,7 @@ type entry struct {
 	fields map[string]json.RawMessage
 }
 
+// entriesOf reads an annotation; a blank one has no entries.
 func entriesOf(text string) ([]entry, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -70,6 +71,7 @@ type owner struct {
 	hasDefault        bool
 }
 
+// newOwner remembers by what entries of others that are replaced are known.
 func newOwner(ours []nadv1.NetworkStatus) owner {
 	o := owner{names: map[string]bool{}, interfaces: map[string]bool{}}
 	for _, e := range ours {

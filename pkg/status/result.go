@@ -37,6 +37,7 @@ func read(r types.Result) (result, bool) {
 	return convert(r, true)
 }
 
+// convert converts a result that is not nil to the newest form.
 func convert(r types.Result, noInterfaces bool) (result, bool) {
 	newest, err := types100.GetResult(r)
 	if err != nil {
@@ -118,12 +119,17 @@ func (r result) defaultGateways(index int) []string {
 		if gw == nil {
 			gw = r.addressGateway(index, route.Dst.IP.To4() != nil)
 		}
-		if gw != nil && (r.sandboxInterfaces() < 2 || r.within(index, gw)) &&
-			!slices.Contains(out, gw.String()) {
+		if gw != nil && r.mayReach(index, gw) && !slices.Contains(out, gw.String()) {
 			out = append(out, gw.String())
 		}
 	}
 	return out
+}
+
+// mayReach reports whether a gateway is reached by the interface at index: by the only one that the
+// pod has, or in one of its subnets.
+func (r result) mayReach(index int, gw net.IP) bool {
+	return r.sandboxInterfaces() < 2 || r.within(index, gw)
 }
 
 // within reports whether an address is in a subnet of the interface at index.
@@ -136,6 +142,8 @@ func (r result) within(index int, addr net.IP) bool {
 // mainTable is the number of the kernel's main routing table; 0 means the same in a request.
 const mainTable = 254
 
+// isDefault reports whether a route decides, in the main table, where packets go that no other
+// route takes.
 func isDefault(route *types.Route) bool {
 	if route.Table != nil && *route.Table != 0 && *route.Table != mainTable {
 		return false
