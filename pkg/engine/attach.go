@@ -128,7 +128,7 @@ type chain struct {
 
 // prepare prepares libcni for an attachment, whose plugins are to work in the namespace netns.
 func (w *work) prepare(a *plan.Attachment, netns string) (*chain, error) {
-	list, err := w.sandbox.parsed(a)
+	list, err := w.lists.of(a.Conf)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func (w *work) binaryMayLook() bool {
 		if !a.Execd {
 			return false
 		}
-		list, err := w.sandbox.parsed(&a.Attachment)
+		list, err := w.lists.of(a.Conf)
 		return err != nil || w.homes(&a).mixed(list)
 	})
 }

@@ -36,8 +36,6 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
-	"github.com/braid-cni/braid/pkg/netconf"
-	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/weaken"
@@ -162,6 +160,8 @@ type Engine struct {
 	Trace func(point string)
 	// Now is the clock that bounds how long a plugin's refusal is waited out; time.Now if nil.
 	Now func() time.Time
+
+	lists lists
 }
 
 // Request is one CNI operation as the runtime asks for it.
@@ -267,30 +267,19 @@ func (e *Engine) lock(ctx context.Context, containerID string) (*sandbox, error)
 type sandbox struct {
 	*record.Sandbox
 	exec Exec
-	// lists caches the attachments' configurations in libcni's form, by their text.
-	lists map[string]*libcni.NetworkConfigList
+	// lists are the engine's.
+	lists *lists
 	// owed are the attachments that an earlier ADD of this container ID left for GC.
 	owed []record.Attachment
 	// guest is true within an operation on another pod.
 	guest bool
 }
 
-// parsed returns an attachment's configuration in libcni's form, which nobody changes.
-func (s *sandbox) parsed(a *plan.Attachment) (list *libcni.NetworkConfigList, err error) {
-	list, ok := s.lists[string(a.Conf)]
-	if !ok {
-		if list, err = netconf.Libcni(a.Conf); err == nil {
-			s.lists[string(a.Conf)] = list
-		}
-	}
-	return list, err
-}
-
 // open takes over a locked sandbox. Plugins that are exec'd inherit the lock's file, so that it is
 // held until the last of them has ended. unlock is owed to it.
 func (e *Engine) open(locked *record.Sandbox) *sandbox {
 	return &sandbox{
-		Sandbox: locked, exec: e.NewExec(locked.File()), lists: map[string]*libcni.NetworkConfigList{},
+		Sandbox: locked, exec: e.NewExec(locked.File()), lists: &e.lists,
 	}
 }
 

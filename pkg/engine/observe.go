@@ -202,7 +202,7 @@ func (w *work) chainDone(
 
 // types returns those of the plugins of an attachment's chain; none if it cannot be read.
 func (s *sandbox) types(a *plan.Attachment) (kinds []string) {
-	list, err := s.parsed(a)
+	list, err := s.lists.of(a.Conf)
 	if err != nil {
 		return nil
 	}

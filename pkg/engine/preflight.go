@@ -54,7 +54,7 @@ func (w *work) namesFree(ctx context.Context, attachments []plan.Attachment) err
 // findPlugins is asked before the first change: a chain that lacks a plugin could be neither
 // finished nor taken back, and not every binary takes back what it was kept from.
 func (s *sandbox) findPlugins(ctx context.Context, a *plan.Attachment, paths []string) error {
-	list, err := s.parsed(a)
+	list, err := s.lists.of(a.Conf)
 	if err != nil {
 		return chainError(err, a)
 	}

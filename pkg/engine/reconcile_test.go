@@ -12,8 +12,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/agent/cri"
-	"github.com/braid-cni/braid/pkg/agent/reconcile"
 	"github.com/braid-cni/braid/pkg/agent/cri/critest"
+	"github.com/braid-cni/braid/pkg/agent/reconcile"
 	"github.com/braid-cni/braid/pkg/nodeid"
 )
 
