@@ -224,8 +224,8 @@ type holdings struct {
 }
 
 // held expands the runtime's list to all interfaces that were made in each sandbox. A live sandbox
-// without a readable record may hold anything. What the default network holds is on the list
-// itself.
+// without a readable record may hold anything, unless it was removed: CRI-O lists those until the
+// kubelet has it forget them. What the default network holds is on the list itself.
 func (e *Engine) held(ctx context.Context, live map[string]string) (*holdings, error) {
 	h := &holdings{
 		networks: map[string]map[types.GCAttachment]bool{}, byDefault: map[types.GCAttachment]bool{},
@@ -260,7 +260,7 @@ func (h *holdings) add(id string, attachments []record.Attachment) {
 	}
 }
 
-// peek reads a record under its lock.
+// peek reads a record under its lock. That of a sandbox that was removed is empty.
 func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 	sandbox, err := e.lock(ctx, id)
 	if err != nil {
@@ -268,6 +268,9 @@ func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 	}
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
+	if errors.Is(err, fs.ErrNotExist) && sandbox.Gone() {
+		return &record.Record{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

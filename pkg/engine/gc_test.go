@@ -94,6 +94,19 @@ func TestGCFreesNothingOfSecondaryNetworksWhileARecordIsMissing(t *testing.T) {
 	same(t, "links", p.interfaces(), []string{"eth0", "net1"})
 }
 
+// CRI-O counts sandboxes for valid that it has stopped, until the kubelet removes them. They hold
+// nothing, so that GC goes on to all networks.
+func TestGCWithStoppedSandboxes(t *testing.T) {
+	n := newNode(t)
+	n.nads("a")
+	live, stopped := n.pod("live", "a"), n.pod("stopped", "a")
+	n.must(n.add(live))
+	n.must(n.add(stopped))
+	n.must(n.del(stopped))
+	n.must(n.gc(live, stopped))
+	same(t, "held of a", n.valid("a"), []types.GCAttachment{{ContainerID: "id-live", IfName: "net1"}})
+}
+
 // Of a record that cannot be read, and with nothing else to go by, GC says so and forgets nothing.
 func TestGCOfAnUnreadableRecord(t *testing.T) {
 	n := newNode(t)
