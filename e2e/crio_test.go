@@ -59,7 +59,9 @@ func TestCRIOStatus(t *testing.T) {
 }
 
 // When CRI-O starts it calls GC, with the sandboxes that it knows. What it has forgotten is gone
-// then, with neither kubelet nor agent, and what it knows stays.
+// then, with neither kubelet nor agent, and what it knows stays. So is the cache of a sandbox that
+// was removed: a CRI-O that is killed between the plugin's DEL and the removal of its own cache
+// leaves that behind.
 func TestCRIOGC(t *testing.T) {
 	needCRIO(t)
 	w := newWorkspace(t)
@@ -67,7 +69,9 @@ func TestCRIOGC(t *testing.T) {
 	w.run(w.pod("stays", "blue"))
 	w.run(w.pod("lost", "blue"))
 	lost := w.netns("lost")
+	stale := w.staleCache()
 	w.forget("lost")
+	w.absent(stale)
 	w.eventually("what CRI-O forgot is gone", func() error {
 		all, err := records(w.node, w.namespace)
 		if err == nil && (len(all) != 1 || all[0].Pod.Name != "stays") {
@@ -86,6 +90,33 @@ func TestCRIOGC(t *testing.T) {
 	w.kubeletBack()
 	_, err = w.node.Run(w.ctx, "ip", "netns", "delete", filepath.Base(lost))
 	w.must(err)
+}
+
+// staleCache returns the path of what CRI-O's cache has of a pod that is gone.
+func (w *workspace) staleCache() string {
+	w.t.Helper()
+	w.run(w.pod("removed", ""))
+	id, err := w.node.PodSandbox(w.ctx, w.namespace, "removed")
+	w.must(err)
+	path := w.node.Path("/var/lib/cni/results/braid-" + id + "-eth0")
+	entry, err := os.ReadFile(path)
+	w.must(err)
+	w.delete("removed")
+	w.absent(path)
+	w.must(w.node.RemoveSandboxes(w.ctx, w.namespace))
+	w.must(os.WriteFile(path, entry, 0o600))
+	return path
+}
+
+// absent waits until a file is gone.
+func (w *workspace) absent(path string) {
+	w.t.Helper()
+	w.eventually(path+" is gone", func() error {
+		if _, err := os.Lstat(path); err == nil {
+			return errors.New("it is there")
+		}
+		return nil
+	})
 }
 
 // forget has CRI-O not know a pod's sandbox any more, as if the disk had lost it, and starts it

@@ -127,7 +127,7 @@ func filesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 	var left []string
 	for _, pattern := range []string{
 		stateDir + "/sandboxes/*", stateDir + "/cni/results/*", stateDir + "/ipam/held/*",
-		"/var/lib/cni/results/*",
+		runtimeCache,
 		"/var/lib/cni/networks/*/*", "/run/k8s.cni.cncf.io/devinfo/*/*", dumpDir + "/*",
 	} {
 		found, err := filepath.Glob(node.Path(pattern))
@@ -138,12 +138,23 @@ func filesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 			switch base := filepath.Base(path); {
 			// Of the network, not of a pod.
 			case base == "lock", base == ".braid", strings.HasPrefix(base, "last_reserved_ip"):
+			case pattern == runtimeCache && cutShort(path):
 			default:
 				left = append(left, "file "+strings.TrimPrefix(path, node.Path("/")))
 			}
 		}
 	}
 	return left, nil
+}
+
+// runtimeCache are the entries of libcni's cache that the runtime writes.
+const runtimeCache = "/var/lib/cni/results/*"
+
+// cutShort reports whether an entry of libcni's cache is not whole. A runtime that was killed while
+// it wrote leaves it so; libcni takes it for no attachment, and its GC passes it over.
+func cutShort(path string) bool {
+	entry, err := os.ReadFile(path)
+	return err == nil && !json.Valid(entry)
 }
 
 func processesLeft(_ context.Context, node *lab.Node) ([]string, error) {

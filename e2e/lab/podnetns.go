@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -62,6 +63,30 @@ func (n *Node) PodSandbox(ctx context.Context, namespace, name string) (id strin
 		return "", fmt.Errorf("find sandbox of pod %s/%s: %w", namespace, name, err)
 	}
 	return id, nil
+}
+
+// RemoveSandboxes removes the sandboxes of a namespace that are stopped, as the kubelet does within
+// a minute.
+func (n *Node) RemoveSandboxes(ctx context.Context, namespace string) error {
+	err := n.cri(func(runtime runtimev1.RuntimeServiceClient) error {
+		list, err := runtime.ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{
+			Filter: &runtimev1.PodSandboxFilter{
+				LabelSelector: map[string]string{"io.kubernetes.pod.namespace": namespace},
+			},
+		})
+		for _, s := range list.GetItems() {
+			if s.GetState() == runtimev1.PodSandboxState_SANDBOX_NOTREADY {
+				_, rerr := runtime.RemovePodSandbox(ctx,
+					&runtimev1.RemovePodSandboxRequest{PodSandboxId: s.GetId()})
+				err = errors.Join(err, rerr)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remove sandboxes of namespace %s: %w", namespace, err)
+	}
+	return nil
 }
 
 // sandboxInfo is what is needed of what a runtime tells of a sandbox when it is asked for all.
