@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,7 +150,7 @@ func honest() []write {
 		status("status of the block", blocks+"/own-a", `{"status": {"used": 3, "free": 13}}`),
 		update("recall", "own-b", `{"spec": {"recall": {"by": "a", "at": "2026-01-01T00:00:00Z"}}}`),
 		change("take a shared address", "shared", ofA, ofB, claimed, migrating, newOfA),
-		change("give a shared address back", "shared", ofB, claimed, migrating),
+		change("free a shared address", "shared", ofB, claimed, migrating),
 		change("leave after a migration", "shared", ofA, ofB, claimed,
 			strings.Replace(migrating, ", "+second, "", 1)),
 		change("use a claim", "shared", ofA, ofB,
@@ -161,6 +162,11 @@ func honest() []write {
 
 // hostile is what the credential of a node that was broken into may not do.
 func hostile() []write {
+	return slices.Concat(hostileToObjects(), hostileToBlocks(), hostileToAllocations())
+}
+
+// hostileToObjects is directed at pods, Nodes, tokens and events.
+func hostileToObjects() []write {
 	return []write{
 		status("network-status of another node's pod", pods+"pod-b",
 			`{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
@@ -198,6 +204,12 @@ func hostile() []write {
 		event("event of another node", "b", "a"),
 		event("event of another instance", "a", "b"),
 		event("event of nobody", "", ""),
+	}
+}
+
+// hostileToBlocks is directed at who has a block of addresses.
+func hostileToBlocks() []write {
+	return []write{
 		create("block of another node", `"owner": {"nodeName": "b", "nodeUID": "u-b"}`),
 		create("shared block for another node's pod",
 			`"allocations": [`+strings.ReplaceAll(ofB, "10.0.0.66", "10.0.1.1")+`]`),
@@ -220,6 +232,14 @@ func hostile() []write {
 		update("take a shared block", "shared",
 			`{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a"}, "allocations": null}}`),
 		status("status of another's block", blocks+"/own-b", `{"status": {"used": 0, "free": 16}}`),
+		remove("delete another's block", "own-b"),
+		remove("delete a shared block in use", "shared"),
+	}
+}
+
+// hostileToAllocations is directed at the addresses of a shared block.
+func hostileToAllocations() []write {
+	return []write{
 		change("strike out another node's pod", "shared", ofA, claimed, migrating),
 		change("strike out a claim", "shared", ofA, ofB, migrating),
 		change("strike out the first of two", "shared", ofA, ofB, claimed, `{"address": "10.0.0.68", `+
@@ -236,8 +256,6 @@ func hostile() []write {
 			strings.Replace(newOfA, "}}",
 				`}, "second": {"network": "n", "containerID": "c8", "ifName": "net1", `+
 					`"node": {"nodeName": "b", "nodeUID": "u-b"}}}`, 1)),
-		remove("delete another's block", "own-b"),
-		remove("delete a shared block in use", "shared"),
 	}
 }
 

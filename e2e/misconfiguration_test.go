@@ -7,12 +7,62 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// Of each kind of mistake, kubectl describe pod tells the reason, the NAD or plugin, and what to
-// do.
+// misconfigurations are pods with a mistake each, with the reason of the event and words that it
+// has. NS is the namespace of the pods, and OTHER is another one.
+var misconfigurations = []struct {
+	pod, networks, reason string
+	says                  []string
+}{
+	{
+		"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation",
+		[]string{nadv1.NetworksAnnotation, "ips"},
+	},
+	{
+		"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation",
+		[]string{nadv1.NetworksAnnotation, "Not_A_Name!"},
+	},
+	{
+		"not-found", "missing", "NADNotFound",
+		[]string{"NS/missing", "create it", "kubectl get net-attach-def -n NS"},
+	},
+	{"forbidden", "OTHER/theirs", "NADForbidden", []string{"OTHER/theirs", "globalNamespaces"}},
+	{
+		"invalid", "truncated", "NADInvalid",
+		[]string{"NS/truncated", "line 1 column 41", "unexpected end of JSON"},
+	},
+	{"comment", "comment", "NADInvalid", []string{"NS/comment", "JSON has no comments", "line 2"}},
+	{
+		"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability",
+		[]string{"NS/plain", "macvlan", `"capabilities": {"bandwidth": true}`},
+	},
+	{
+		"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation",
+		[]string{"NS/plain", "data0", "an interface of its own"},
+	},
+	{
+		"interface-taken", "plain@eth0", "InterfaceConflict",
+		[]string{"NS/plain", "eth0", "the default network has this name", "another name"},
+	},
+	{
+		"no-binary", "no-binary", "PluginNotFound",
+		[]string{"NS/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"},
+	},
+	{
+		"failed", "no-master", "PluginFailed",
+		[]string{"NS/no-master", "plugin macvlan", `master interface "absent0"`},
+	},
+	{
+		"device", "no-device", "DeviceUnavailable",
+		[]string{"NS/no-device", "example.com/nic", "resources.requests"},
+	},
+}
+
+// TestU19Misconfigurations: of each kind of mistake, kubectl describe pod shows the reason, the NAD
+// or plugin, and what to do.
 func TestU19Misconfigurations(t *testing.T) {
 	w := newWorkspace(t)
-	other := w.newNamespace("u19-other")
-	w.nad(other+"/theirs", macvlan("10.19.1.0/24"))
+	ns := strings.NewReplacer("OTHER", w.newNamespace("u19-other"), "NS", w.namespace)
+	w.nad(ns.Replace("OTHER/theirs"), macvlan("10.19.1.0/24"))
 	w.nad("plain", macvlan("10.19.2.0/24"))
 	w.nad("truncated", `{"cniVersion": "1.0.0", "type": "macvlan"`)
 	w.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
@@ -23,67 +73,19 @@ func TestU19Misconfigurations(t *testing.T) {
 		`{"capabilities": {"deviceID": true}, `, 1)
 	w.nad("no-device", consumes, nadv1.ResourceNameAnnotation, "example.com/nic")
 
-	ns := w.namespace
-	tests := []struct {
-		pod, networks, reason string
-		says                  []string
-	}{
-		{
-			"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation",
-			[]string{nadv1.NetworksAnnotation, "ips"},
-		},
-		{
-			"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation",
-			[]string{nadv1.NetworksAnnotation, "Not_A_Name!"},
-		},
-		{
-			"not-found", "missing", "NADNotFound",
-			[]string{ns + "/missing", "create it", "kubectl get net-attach-def -n " + ns},
-		},
-		{"forbidden", other + "/theirs", "NADForbidden", []string{other + "/theirs", "globalNamespaces"}},
-		{
-			"invalid", "truncated", "NADInvalid",
-			[]string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"},
-		},
-		{"comment", "comment", "NADInvalid", []string{ns + "/comment", "JSON has no comments", "line 2"}},
-		{
-			"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability",
-			[]string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`},
-		},
-		{
-			"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation",
-			[]string{ns + "/plain", "data0", "an interface of its own"},
-		},
-		{
-			"interface-taken", "plain@eth0", "InterfaceConflict",
-			[]string{ns + "/plain", "eth0", "the default network has this name", "another name"},
-		},
-		{
-			"no-binary", "no-binary", "PluginNotFound",
-			[]string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"},
-		},
-		{
-			"failed", "no-master", "PluginFailed",
-			[]string{ns + "/no-master", "plugin macvlan", `master interface "absent0"`},
-		},
-		{
-			"device", "no-device", "DeviceUnavailable",
-			[]string{ns + "/no-device", "example.com/nic", "resources.requests"},
-		},
+	for _, test := range misconfigurations {
+		w.create(w.pod(test.pod, ns.Replace(test.networks)))
 	}
-	for _, test := range tests {
-		w.create(w.pod(test.pod, test.networks))
-	}
-	for _, test := range tests {
+	for _, test := range misconfigurations {
 		t.Run(test.pod, func(t *testing.T) {
 			w := *w
 			w.t = t
 			w.refused(test.pod, test.reason)
-			out, err := w.cluster.Kubectl(w.ctx, "describe", "pod", test.pod, "--namespace="+ns)
+			out, err := w.cluster.Kubectl(w.ctx, "describe", "pod", test.pod, "--namespace="+w.namespace)
 			w.must(err)
 			line := eventLine(out, test.reason)
-			for _, word := range append(test.says, "pod "+ns+"/"+test.pod) {
-				if !strings.Contains(line, word) {
+			for _, word := range append(test.says, "pod NS/"+test.pod) {
+				if word = ns.Replace(word); !strings.Contains(line, word) {
 					t.Errorf("kubectl describe pod does not say %q but:\n%s", word, line)
 				}
 			}

@@ -67,120 +67,123 @@ func below(path string, folders ...string) bool {
 	})
 }
 
+// arrows are the rules about who may depend on what.
+var arrows = []struct {
+	says string
+	// who is bound by the rule, and who of them is not
+	who, except []string
+	// what they must not depend on: at all, or only not directly (by their own import)
+	not      []string
+	directly bool
+}{
+	{
+		says: "packages do not know plugins or commands", who: []string{"pkg"},
+		not: []string{"plugins", "cmd"},
+	},
+	{says: "plugins do not know commands", who: []string{"plugins"}, not: []string{"cmd"}},
+	{
+		says: "the engine sees clusters, daemons and links only through its own interfaces",
+		who:  []string{"pkg/engine"},
+		not:  []string{"pkg/kube", "pkg/agent", "pkg/install", "pkg/nl", "k8s.io/client-go"},
+	},
+	{
+		says: "what a pod gets is found out without the engine",
+		who:  []string{"pkg/resolve", "pkg/lint"},
+		not: []string{
+			"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go",
+		},
+	},
+	{
+		says: "what parses and plans does not reach out",
+		who: []string{
+			"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity",
+		},
+		not: []string{
+			"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda",
+		},
+	},
+	{
+		says: "networks are read without Braid's own configuration",
+		who:  []string{"pkg/netconf", "pkg/strictjson"}, not: []string{"pkg/conf"},
+	},
+	{
+		says: "a plugin knows neither the engine nor Braid's configuration",
+		who:  []string{"plugins", "pkg/plugin", "pkg/invoke"},
+		not:  []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/kube", "pkg/conf"},
+	},
+	{
+		says: "the contract of plugins does not know what some of them share",
+		who:  []string{"pkg/plugin"},
+		except: []string{
+			"pkg/plugin/link", "pkg/plugin/ipam", "pkg/plugin/memory", "pkg/plugin/plugintest",
+			"pkg/plugin/uplink", "pkg/plugin/vlan",
+		},
+		not: []string{"pkg/plugin/link", "pkg/plugin/ipam", "pkg/plugin/uplink", "pkg/plugin/vlan"},
+	},
+	{
+		says: "clusters are reached without knowing what for", who: []string{"pkg/kube"},
+		not: []string{
+			"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/conf", "pkg/netconf", "pkg/nl",
+		},
+	},
+	{
+		says: "manifests and devices are read without a client of the API server",
+		who:  []string{"pkg/kube/manifests", "pkg/kube/kubelet"}, not: []string{"k8s.io/client-go"},
+	},
+	{
+		says: "a network's configuration is not Braid's own",
+		who:  []string{"pkg/netconf", "pkg/selection", "pkg/strictjson", "pkg/attachment"},
+		not:  []string{"pkg/conf", "pkg/plan", "pkg/record"},
+	},
+	{
+		says: "what is started for every pod stays small", who: []string{"cmd/braid"},
+		not: []string{
+			"k8s.io/api/core", "k8s.io/client-go/informers", "k8s.io/client-go/tools/cache",
+			"k8s.io/client-go/kubernetes",
+			"github.com/fsnotify", "pkg/install",
+			// libcni has the API of OTel
+			"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters",
+		},
+	},
+	{
+		says: "the installer sees clusters through its own interfaces", who: []string{"pkg/install"},
+		not: []string{"pkg/kube", "pkg/engine", "pkg/conf", "k8s.io"},
+	},
+	{
+		says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"},
+		not: []string{"plugins"}, directly: true,
+	},
+	{
+		says: "one package puts an engine together", who: []string{"cmd"},
+		except: []string{"cmd/internal/node"},
+		not:    []string{"pkg/invoke", "pkg/nl", "plugins/ipam"}, directly: true,
+	},
+	{
+		says: "plugins do not know each other", who: []string{"plugins"},
+		except: []string{"plugins/builtin"},
+		not:    []string{"plugins"}, directly: true,
+	},
+	{
+		says: "only pkg/kube talks to the API server",
+		who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/kube"},
+		not: []string{"k8s.io/client-go"}, directly: true,
+	},
+	{
+		says: "raw netlink is pkg/nl's",
+		who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/nl", "pkg/nettest"},
+		not: []string{"github.com/vishvananda"}, directly: true,
+	},
+	{
+		says: "test support stays in tests", who: []string{"cmd", "pkg", "plugins"},
+		except: []string{"pkg/nettest", "pkg/plugin/plugintest", "pkg/internal"},
+		not:    []string{"pkg/nettest", "pkg/plugin/plugintest", "pkg/internal"},
+	},
+}
+
 // Arrows point one way.
 func TestDependencyDirection(t *testing.T) {
 	all := packages(t)
-	for _, rule := range []struct {
-		says string
-		// who is bound by the rule, and who of them is not
-		who, except []string
-		// what they must not depend on: at all, or only not directly (by their own import)
-		not      []string
-		directly bool
-	}{
-		{
-			says: "packages do not know plugins or commands", who: []string{"pkg"},
-			not: []string{"plugins", "cmd"},
-		},
-		{says: "plugins do not know commands", who: []string{"plugins"}, not: []string{"cmd"}},
-		{
-			says: "the engine sees clusters, daemons and links only through its own interfaces",
-			who:  []string{"pkg/engine"},
-			not:  []string{"pkg/kube", "pkg/agent", "pkg/install", "pkg/nl", "k8s.io/client-go"},
-		},
-		{
-			says: "what a pod gets is found out without the engine",
-			who:  []string{"pkg/resolve", "pkg/lint"},
-			not: []string{
-				"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go",
-			},
-		},
-		{
-			says: "what parses and plans does not reach out",
-			who: []string{
-				"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity",
-			},
-			not: []string{
-				"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda",
-			},
-		},
-		{
-			says: "networks are read without Braid's own configuration",
-			who:  []string{"pkg/netconf", "pkg/strictjson"}, not: []string{"pkg/conf"},
-		},
-		{
-			says: "a plugin knows neither the engine nor Braid's configuration",
-			who:  []string{"plugins", "pkg/plugin", "pkg/invoke"},
-			not:  []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/kube", "pkg/conf"},
-		},
-		{
-			says: "the contract of plugins does not know what some of them share",
-			who:  []string{"pkg/plugin"},
-			except: []string{
-				"pkg/plugin/link", "pkg/plugin/ipam", "pkg/plugin/memory", "pkg/plugin/plugintest",
-				"pkg/plugin/uplink", "pkg/plugin/vlan",
-			},
-			not: []string{"pkg/plugin/link", "pkg/plugin/ipam", "pkg/plugin/uplink", "pkg/plugin/vlan"},
-		},
-		{
-			says: "clusters are reached without knowing what for", who: []string{"pkg/kube"},
-			not: []string{
-				"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/conf", "pkg/netconf", "pkg/nl",
-			},
-		},
-		{
-			says: "manifests and devices are read without a client of the API server",
-			who:  []string{"pkg/kube/manifests", "pkg/kube/kubelet"}, not: []string{"k8s.io/client-go"},
-		},
-		{
-			says: "a network's configuration is not Braid's own",
-			who:  []string{"pkg/netconf", "pkg/selection", "pkg/strictjson", "pkg/attachment"},
-			not:  []string{"pkg/conf", "pkg/plan", "pkg/record"},
-		},
-		{
-			says: "what is started for every pod stays small", who: []string{"cmd/braid"},
-			not: []string{
-				"k8s.io/api/core", "k8s.io/client-go/informers", "k8s.io/client-go/tools/cache",
-				"k8s.io/client-go/kubernetes",
-				"github.com/fsnotify", "pkg/install",
-				// libcni has the API of OTel
-				"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters",
-			},
-		},
-		{
-			says: "the installer sees clusters through its own interfaces", who: []string{"pkg/install"},
-			not: []string{"pkg/kube", "pkg/engine", "pkg/conf", "k8s.io"},
-		},
-		{
-			says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"},
-			not: []string{"plugins"}, directly: true,
-		},
-		{
-			says: "one package puts an engine together", who: []string{"cmd"},
-			except: []string{"cmd/internal/node"},
-			not:    []string{"pkg/invoke", "pkg/nl", "plugins/ipam"}, directly: true,
-		},
-		{
-			says: "plugins do not know each other", who: []string{"plugins"},
-			except: []string{"plugins/builtin"},
-			not:    []string{"plugins"}, directly: true,
-		},
-		{
-			says: "only pkg/kube talks to the API server",
-			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/kube"},
-			not: []string{"k8s.io/client-go"}, directly: true,
-		},
-		{
-			says: "raw netlink is pkg/nl's",
-			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/nl", "pkg/nettest"},
-			not: []string{"github.com/vishvananda"}, directly: true,
-		},
-		{
-			says: "test support stays in tests", who: []string{"cmd", "pkg", "plugins"},
-			except: []string{"pkg/nettest", "pkg/plugin/plugintest", "pkg/internal"},
-			not:    []string{"pkg/nettest", "pkg/plugin/plugintest", "pkg/internal"},
-		},
-	} {
+	for _, rule := range arrows {
 		t.Run(strings.ReplaceAll(rule.says, " ", "-"), func(t *testing.T) {
 			for _, p := range all {
 				if !below(p.ImportPath, rule.who...) || below(p.ImportPath, rule.except...) {

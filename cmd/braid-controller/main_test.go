@@ -92,6 +92,34 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// lose makes a block of a node that does not exist, and returns the instance that frees it. An
+// instance says so a moment after the block is gone.
+func lose(t *testing.T, api *kube.API, cidr string, instances ...*instance) (by *instance) {
+	t.Helper()
+	name := "s-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
+	_, err := api.CreateBlock(t.Context(),
+		&v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.IPBlockSpec{
+			Space: "s", CIDR: cidr, Owner: &v1alpha1.Node{NodeName: "gone", NodeUID: "u"},
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "block "+name+" is freed", func() bool {
+		_, err := api.Block(t.Context(), name)
+		return apierrors.IsNotFound(err)
+	})
+	eventually(t, "one says that it has freed "+name, func() bool {
+		at := slices.IndexFunc(instances, func(i *instance) bool {
+			return i.says(t, works+" block="+name)
+		})
+		if at >= 0 {
+			by = instances[at]
+		}
+		return at >= 0
+	})
+	return by
+}
+
 // Of two instances one works. The other takes over at once from one that was stopped, and after a
 // while from one that was killed. Both may do no more than conf/rbac/controller.yaml allows.
 func TestTwoInstances(t *testing.T) {
@@ -118,41 +146,14 @@ func TestTwoInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer api.Close()
-	// lose makes a block of a node that does not exist, and returns the instance that frees it. An
-	// instance says so a moment after the block is gone.
-	lose := func(cidr string, instances ...*instance) (by *instance) {
-		t.Helper()
-		name := "s-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
-		_, err := api.CreateBlock(t.Context(),
-			&v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.IPBlockSpec{
-				Space: "s", CIDR: cidr, Owner: &v1alpha1.Node{NodeName: "gone", NodeUID: "u"},
-			}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "block "+name+" is freed", func() bool {
-			_, err := api.Block(t.Context(), name)
-			return apierrors.IsNotFound(err)
-		})
-		eventually(t, "one says that it has freed "+name, func() bool {
-			at := slices.IndexFunc(instances, func(i *instance) bool {
-				return i.says(t, works+" block="+name)
-			})
-			if at >= 0 {
-				by = instances[at]
-			}
-			return at >= 0
-		})
-		return by
-	}
 	flags := []string{"--kubeconfig", config, "--interval", "100ms", "--grace", "1ms"}
 	first := start(t, flags...)
-	lose("10.0.0.0/28", first)
+	lose(t, api, "10.0.0.0/28", first)
 	second, third := start(t, flags...), start(t, flags...)
 	for _, i := range []*instance{second, third} {
 		eventually(t, "another hears of the first", func() bool { return i.says(t, "there is a leader") })
 	}
-	lose("10.0.0.16/28", first)
+	lose(t, api, "10.0.0.16/28", first)
 	if second.says(t, works) || third.says(t, works) {
 		t.Error("two work")
 	}
@@ -162,7 +163,7 @@ func TestTwoInstances(t *testing.T) {
 	if err := first.Wait(); err != nil || first.says(t, "pass failed") {
 		t.Errorf("the first ends with %v, or a pass failed", err)
 	}
-	leader, last := lose("10.0.0.32/28", second, third), third
+	leader, last := lose(t, api, "10.0.0.32/28", second, third), third
 	if leader == third {
 		last = second
 	}
@@ -172,7 +173,7 @@ func TestTwoInstances(t *testing.T) {
 	if err := leader.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	lose("10.0.0.48/28", last)
+	lose(t, api, "10.0.0.48/28", last)
 }
 
 // The Deployment's arguments are those of this program.

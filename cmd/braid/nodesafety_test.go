@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
@@ -336,43 +335,63 @@ func TestM29TenantsPorts(t *testing.T) {
 	h.survives(bystander)
 }
 
-// TestM26UplinkStays: nothing that a tenant writes moves or takes over a link that the node lives
-// by.
-func TestM26UplinkStays(t *testing.T) {
-	t.Parallel()
-	h, bystander := tenantHost(t)
-	uplink := h.node.Link(nic)
-	if err := h.node.Netlink().LinkAddAltName(uplink, "enp-uplink"); err != nil {
-		t.Fatal(err)
+// linksOfNode makes links that the node lives by: its uplink has another name, too, and there are a
+// VXLAN, a bridge, and links with an address or in a bridge. It can do without here0.
+func linksOfNode(h *host) {
+	h.t.Helper()
+	if err := h.node.Netlink().LinkAddAltName(h.node.Link(nic), "enp-uplink"); err != nil {
+		h.t.Fatal(err)
 	}
 	h.node.Add(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vx0"}, VxlanId: 7})
-	h.node.Veth("here0", h.node, "here1") // no uplink: spare
+	h.node.Veth("here0", h.node, "here1")
 	h.node.Veth("addr0", h.node, "addr1")
 	h.node.Addr("addr0", "10.44.0.1/24")
 	h.node.Veth("port0", h.node, "port1")
 	h.node.Bridge("br-admin")
 	h.node.Master("port0", "br-admin")
-	h.script("taker", "exit 1")
-	mac, index := uplink.Attrs().HardwareAddr.String(), uplink.Attrs().Index
-	veth := strings.Fields(lineOf(h.node.Links(), "master cni0"))[1]
-	device := func(key string, value any) string {
-		return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"host-device",%q:%s}`, key, jsonOf(t, value))
+}
+
+// noLinksOfNode takes back what linksOfNode did.
+func noLinksOfNode(h *host) {
+	h.t.Helper()
+	for _, name := range []string{"vx0", "here0", "addr0", "port0", "br-admin"} {
+		if err := h.node.Netlink().LinkDel(h.node.Link(name)); err != nil {
+			h.t.Fatal(err)
+		}
 	}
+}
+
+// hostDevice is a network that moves a link into the pod.
+func hostDevice(key, value string) string {
+	return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"host-device",%q:%q}`, key, value)
+}
+
+// TestM26UplinkStays: nothing that a tenant writes moves or takes over a link that the node lives
+// by.
+func TestM26UplinkStays(t *testing.T) {
+	t.Parallel()
+	h, bystander := tenantHost(t)
+	linksOfNode(h)
+	h.script("taker", "exit 1")
+	uplink := h.node.Link(nic).Attrs()
+	mac, index := uplink.HardwareAddr.String(), fmt.Sprint(uplink.Index)
+	veth := strings.Fields(lineOf(h.node.Links(), "master cni0"))[1]
 	for name, c := range map[string]struct{ config, word string }{
-		"device":           {device("device", nic), nic},
-		"alternative name": {device("device", "enp-uplink"), nic},
-		"index":            {device("device", fmt.Sprint(index)), nic},
-		"MAC":              {device("hwaddr", mac), nic},
-		"MAC in other words": {device("hwaddr",
-			strings.ToUpper(strings.ReplaceAll(mac, ":", "-"))), nic},
-		"key in other case":    {device("Device", nic), nic},
-		"cni0":                 {device("device", "cni0"), "cni0"},
-		"loopback":             {device("device", "lo"), "lo"},
-		"vxlan":                {device("device", "vx0"), "vx0"},
-		"port of a bridge":     {device("device", "port0"), "port0"},
-		"bridge":               {device("device", "br-admin"), "br-admin"},
-		"link with an address": {device("device", "addr0"), "addr0"},
-		"another pod's link":   {device("device", veth), veth},
+		"device":           {hostDevice("device", nic), nic},
+		"alternative name": {hostDevice("device", "enp-uplink"), nic},
+		"index":            {hostDevice("device", index), nic},
+		"MAC":              {hostDevice("hwaddr", mac), nic},
+		"MAC in other words": {
+			hostDevice("hwaddr", strings.ToUpper(strings.ReplaceAll(mac, ":", "-"))), nic,
+		},
+		"key in other case":    {hostDevice("Device", nic), nic},
+		"cni0":                 {hostDevice("device", "cni0"), "cni0"},
+		"loopback":             {hostDevice("device", "lo"), "lo"},
+		"vxlan":                {hostDevice("device", "vx0"), "vx0"},
+		"port of a bridge":     {hostDevice("device", "port0"), "port0"},
+		"bridge":               {hostDevice("device", "br-admin"), "br-admin"},
+		"link with an address": {hostDevice("device", "addr0"), "addr0"},
+		"another pod's link":   {hostDevice("device", veth), veth},
 		"passthru":             {h.macvlan(26, ""), nic},
 		"passthru by altname": {
 			strings.Replace(h.macvlan(26, ""), `"`+nic+`"`, `"enp-uplink"`, 1),
@@ -383,7 +402,7 @@ func TestM26UplinkStays(t *testing.T) {
 		"master of an unknown type": {`{"cniVersion":"1.0.0","type":"taker","master":"` + nic +
 			`"}`, nic},
 		"in the second plugin": {`{"cniVersion":"1.0.0","plugins":[{"type":"passthru"},` +
-			device("device", nic) + `]}`, nic},
+			hostDevice("device", nic) + `]}`, nic},
 		"nested": {`{"cniVersion":"1.0.0","type":"taker",` +
 			`"runtimeConfig":{"deviceID":"` + nic + `"}}`, nic},
 	} {
@@ -396,9 +415,18 @@ func TestM26UplinkStays(t *testing.T) {
 			h.denied(h.pod("team/p", "x"), types.ErrInvalidNetworkConfig, "team/x", c.word)
 		})
 	}
-	// A link that the node does without, and children of the uplink.
+	noLinksOfNode(h)
+	h.survives(bystander)
+}
+
+// TestM26OtherLinks: a tenant may have a link that the node does without, and children of the
+// uplink. The operator may have any link.
+func TestM26OtherLinks(t *testing.T) {
+	t.Parallel()
+	h, bystander := tenantHost(t)
+	linksOfNode(h)
 	for i, config := range []string{
-		device("device", "here0"), h.macvlan(26, ""), h.macvlan(26, `,"unheardOf":1`),
+		hostDevice("device", "here0"), h.macvlan(26, ""), h.macvlan(26, `,"unheardOf":1`),
 		`{"cniVersion":"1.0.0","type":"macvlan","master":"here0","mode":"passthru"}`,
 	} {
 		name := fmt.Sprintf("team/ok%d", i)
@@ -410,24 +438,19 @@ func TestM26UplinkStays(t *testing.T) {
 			t.Fatal("the spare link did not come back")
 		}
 	}
-	// The operator may do all of that.
-	h.nad("moved", device("device", "addr0"))
+	h.nad("moved", hostDevice("device", "addr0"))
 	moved := h.pod("moved", "moved")
 	h.must("ADD", moved)
 	if h.node.HasLink("addr0") {
 		t.Error("the operator's link was not moved")
 	}
 	h.must("DEL", moved)
-	for _, name := range []string{"vx0", "here0", "addr0", "port0", "br-admin"} {
-		if err := h.node.Netlink().LinkDel(h.node.Link(name)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	noLinksOfNode(h)
 	h.survives(bystander)
 }
 
 // TestM26UplinkComesBack: a plugin that takes the uplink though its configuration does not name it
-// is asked to give it back.
+// is asked to return it.
 func TestM26UplinkComesBack(t *testing.T) {
 	t.Parallel()
 	h, bystander := tenantHost(t)
@@ -453,15 +476,6 @@ func lineOf(text, part string) string {
 		}
 	}
 	return ""
-}
-
-func jsonOf(t *testing.T, value any) string {
-	t.Helper()
-	data, err := json.Marshal(value)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }
 
 // TestM28BinaryInPlace: where the reference's plugin runs in place of the built-in one, as for a

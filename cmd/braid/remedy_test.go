@@ -57,12 +57,15 @@ func narrow(h *host) string {
 		`"rangeStart":"10.11.0.5","rangeEnd":"10.11.0.5","subnet"`, 1)
 }
 
-// brokenByAnnotation are pods whose own annotation is to be mended.
-func brokenByAnnotation() map[string]broken {
-	plain := func(h *host) string { return h.macvlan(11, "") }
-	on := func(networks string) func(*host) *pod {
-		return func(h *host) *pod { h.nad("a", plain(h)); return h.pod("p", networks) }
-	}
+func plain(h *host) string { return h.macvlan(11, "") }
+
+// on is a pod that asks for networks. default/a is a plain one.
+func on(networks string) func(*host) *pod {
+	return func(h *host) *pod { h.nad("a", plain(h)); return h.pod("p", networks) }
+}
+
+// brokenAnnotations do not say what they mean, or ask for what no network has.
+func brokenAnnotations() map[string]broken {
 	return map[string]broken{
 		"comma": {
 			"InvalidAnnotation", on(`[{"name":"a",}]`), "remove the comma",
@@ -94,6 +97,12 @@ func brokenByAnnotation() map[string]broken {
 			on(`[{"name":"a","bandwidth":{"ingressRate":1000000}}]`),
 			"remove bandwidth from the pod's annotation", annotate("a"),
 		},
+	}
+}
+
+// brokenAddresses are asked for by a pod's annotation, and cannot be had.
+func brokenAddresses() map[string]broken {
+	return map[string]broken{
 		"outside": {
 			"PluginFailed", on(`[{"name":"a","ips":["10.12.0.7"]}]`),
 			"ask for an address of 10.11.0.1-10.11.0.254", annotate(`[{"name":"a","ips":["10.11.0.254"]}]`),
@@ -141,13 +150,8 @@ func brokenByAnnotation() map[string]broken {
 	}
 }
 
-// brokenByNetwork are pods for which a network, or the node, is to be mended.
-func brokenByNetwork() map[string]broken {
-	plain := func(h *host) string { return h.macvlan(11, "") }
-	refusing := func(h *host) *pod {
-		h.setBraid("secondaryDefaultRoute", "refuse")
-		return asking("a", "a", withDefault)(h)
-	}
+// brokenNADs are not there, are another's, or cannot be read.
+func brokenNADs() map[string]broken {
 	return map[string]broken{
 		"no NAD": {"NADNotFound", asking("a"), "create it", redefine(plain)},
 		"another's": {
@@ -193,6 +197,12 @@ func brokenByNetwork() map[string]broken {
 				return p
 			},
 		},
+	}
+}
+
+// brokenNetworks have a plugin that is not there, or that cannot do what it is to do.
+func brokenNetworks() map[string]broken {
+	return map[string]broken{
 		"no plugin": {
 			"PluginNotFound", asking("a", "a", `{"cniVersion":"1.0.0","type":"ignorant2"}`),
 			"install the plugin in ", func(h *host, p *pod) *pod {
@@ -260,6 +270,16 @@ func brokenByNetwork() map[string]broken {
 			h.must("DEL", &pod{p.Namespace, "id-holder", "default", "holder"})
 			return p
 		}},
+	}
+}
+
+// brokenRoutes are default routes of a network, which Braid is configured to refuse.
+func brokenRoutes() map[string]broken {
+	refusing := func(h *host) *pod {
+		h.setBraid("secondaryDefaultRoute", "refuse")
+		return asking("a", "a", withDefault)(h)
+	}
+	return map[string]broken{
 		"default route": {"DefaultRouteRefused", refusing, "remove it", redefine(func(h *host) string {
 			return strings.ReplaceAll(strings.Replace(withDefault, `,{"dst":"0.0.0.0/0"}`, "", 1), "DIR",
 				h.path("leases"))
@@ -278,6 +298,12 @@ func brokenByNetwork() map[string]broken {
 			return `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0",` +
 				`"ipam":{"type":"static"}},{"type":"sbr","gateways":["10.11.0.1"]}]}`
 		})},
+	}
+}
+
+// brokenNodes have a configuration of Braid, or a default network, with a mistake.
+func brokenNodes() map[string]broken {
+	return map[string]broken{
 		"no default network": {"NetworkNotFound", func(h *host) *pod {
 			delete(h.conf, "delegates")
 			h.conf["clusterNetwork"] = "cluster"
@@ -320,7 +346,9 @@ func brokenByNetwork() map[string]broken {
 func TestR23Remedies(t *testing.T) {
 	t.Parallel()
 	for group, list := range map[string]map[string]broken{
-		"annotation": brokenByAnnotation(), "network": brokenByNetwork(), "meta": brokenByMeta(),
+		"annotation": brokenAnnotations(), "address": brokenAddresses(), "NAD": brokenNADs(),
+		"network": brokenNetworks(), "meta": brokenByMeta(), "route": brokenRoutes(),
+		"node": brokenNodes(),
 	} {
 		for name, b := range list {
 			t.Run(fmt.Sprintf("%s/%s", group, name), func(t *testing.T) {

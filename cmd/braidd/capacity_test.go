@@ -102,9 +102,10 @@ func (a *agentNode) watches(resource string) (n int) {
 	return n
 }
 
-// TestU10Capacity: the Node says of the networks that ask for it how many more pods it can take, as
-// long as they ask, and so that the scheduler, which subtracts what pods request, is right.
-func TestU10Capacity(t *testing.T) {
+// newCapacityNode is an agent's node with the NIC ens224, its Node's status of a former agent, and
+// a NAD that does not ask for capacity.
+func newCapacityNode(t *testing.T) (*agentNode, *nettest.Namespace) {
+	t.Helper()
 	node := nettest.New(t)
 	node.Veth("ens224", nettest.New(t), "port")
 	a := newAgentNode(t, "node-room")
@@ -122,6 +123,41 @@ func TestU10Capacity(t *testing.T) {
 	a.network("silent", "false", `"type": "host-local", "subnet": "10.8.0.0/24"`)
 	a.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.former": "3", "cpu": "4"}, ` +
 		`"allocatable": {"braid-cni.io/capacity.former": "3", "cpu": "4"}}}`)
+	return a, node
+}
+
+// othersTake makes a block whose addresses pods of other nodes have, all 14.
+func (a *agentNode) othersTake() *v1alpha1.IPBlock {
+	a.t.Helper()
+	block := &v1alpha1.IPBlock{
+		ObjectMeta: metav1.ObjectMeta{Name: "default-10-8-1-0-28"},
+		Spec:       v1alpha1.IPBlockSpec{Space: "default", CIDR: "10.8.1.0/28"},
+	}
+	for i := range 14 {
+		block.Spec.Allocations = append(block.Spec.Allocations,
+			v1alpha1.Allocation{Address: fmt.Sprint("10.8.1.", i+1)})
+	}
+	made, err := a.api.CreateBlock(a.t.Context(), block)
+	must(a.t, err)
+	return made
+}
+
+// renewNode deletes the agent's Node and makes another one with its name.
+func (a *agentNode) renewNode() {
+	a.t.Helper()
+	nodes := a.server.Client().CoreV1().Nodes()
+	must(a.t, nodes.Delete(a.t.Context(), a.name, metav1.DeleteOptions{}))
+	_, err := nodes.Create(a.t.Context(),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: a.name}, Status: corev1.NodeStatus{
+			Capacity: corev1.ResourceList{"cpu": resource.MustParse("4")},
+		}}, metav1.CreateOptions{})
+	must(a.t, err)
+}
+
+// TestU10Capacity: the Node says of the networks that ask for it how many more pods it can take, as
+// long as they ask, and so that the scheduler, which subtracts what pods request, is right.
+func TestU10Capacity(t *testing.T) {
+	a, node := newCapacityNode(t)
 	stop := a.start()
 	a.await("ready", a.ready)
 	a.has("what no NAD asks for is removed", map[string]int64{})
@@ -145,19 +181,10 @@ func TestU10Capacity(t *testing.T) {
 	a.has("a pod that waits is counted, and a kubelet's zero put right",
 		map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
 	a.attached(pod, "local")
-	block := &v1alpha1.IPBlock{
-		ObjectMeta: metav1.ObjectMeta{Name: "default-10-8-1-0-28"},
-		Spec:       v1alpha1.IPBlockSpec{Space: "default", CIDR: "10.8.1.0/28"},
-	}
-	for i := range 14 {
-		block.Spec.Allocations = append(block.Spec.Allocations,
-			v1alpha1.Allocation{Address: fmt.Sprint("10.8.1.", i+1)})
-	}
-	made, err := a.api.CreateBlock(t.Context(), block)
-	must(t, err)
+	made := a.othersTake()
 	a.has("others have taken all", map[string]int64{"local": 14, "wide": 0, "free": capacity.Plenty})
 	made.Spec.Allocations = made.Spec.Allocations[1:]
-	made, err = a.api.UpdateBlock(t.Context(), made)
+	made, err := a.api.UpdateBlock(t.Context(), made)
 	must(t, err)
 	a.has("an address is free again",
 		map[string]int64{"local": 14, "wide": 1, "free": capacity.Plenty})
@@ -167,13 +194,7 @@ func TestU10Capacity(t *testing.T) {
 	node.Rename("gone", "ens224")
 	a.network("free", "false", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
 	a.has("with it, and one asks no longer", map[string]int64{"local": 14, "wide": 1})
-	nodes := a.server.Client().CoreV1().Nodes()
-	must(t, nodes.Delete(t.Context(), a.name, metav1.DeleteOptions{}))
-	_, err = nodes.Create(t.Context(),
-		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: a.name}, Status: corev1.NodeStatus{
-			Capacity: corev1.ResourceList{"cpu": resource.MustParse("4")},
-		}}, metav1.CreateOptions{})
-	must(t, err)
+	a.renewNode()
 	a.has("on a Node that was made anew", map[string]int64{"local": 14, "wide": 1})
 	if page := a.metrics(); !strings.Contains(page, `braid_network_room{network="capacity/wide"} 1`) {
 		t.Error("no metric says what is free")

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,17 @@ func only(of, not []string) string {
 	return strings.Join(rest, ", ")
 }
 
+// each are objects of several kinds that have the same names.
+func each(kinds, names string) string {
+	var all []string
+	for kind := range strings.SplitSeq(kinds, ", ") {
+		for name := range strings.SplitSeq(names, ", ") {
+			all = append(all, kind+" "+name)
+		}
+	}
+	return together(all...)
+}
+
 // together are the objects of several lists.
 func together(lists ...string) string {
 	all := strings.Split(strings.Join(lists, ", "), ", ")
@@ -137,6 +149,76 @@ func profiles(t *testing.T) []string {
 		t.Fatalf("profiles: %v, %v", files, err)
 	}
 	return files
+}
+
+// The objects of parts of the chart.
+var (
+	scc       = each("Role, RoleBinding", "braid-agent-scc, braid-controller-scc")
+	admission = each("ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding",
+		"braid-node-blocks-changed, braid-node-blocks-deleted, braid-node-blocks-made, "+
+			"braid-node-events, braid-node-pods, braid-node-status, braid-node-tokens")
+	crd = each("CustomResourceDefinition", "ipamclaims.k8s.cni.cncf.io, ipblocks.ipam.braid-cni.io, "+
+		"network-attachment-definitions.k8s.cni.cncf.io")
+	people   = each("ClusterRole", "braid-nad-admin, braid-nad-viewer")
+	webhooks = together(
+		each("ClusterRole, ClusterRoleBinding, Role, RoleBinding", "braid-controller-admission"),
+		each("MutatingWebhookConfiguration, PodDisruptionBudget, Service, "+
+			"ValidatingWebhookConfiguration", "braid-controller"),
+		"Secret braid-controller-tls")
+)
+
+// variant is one way to render the chart.
+type variant struct {
+	namespace string
+	args      []string
+	// more and less are the objects beside those by default.
+	more, less string
+}
+
+// variants are what a user may leave out of the chart or add to it.
+var variants = map[string]variant{
+	"default":         {},
+	"other namespace": {namespace: "braid-system"},
+	"quota": {
+		namespace: "braid-system", args: []string{"--set", "profile=gke"},
+		more: "ResourceQuota braid-critical",
+	},
+	"no controller": {
+		args: []string{"--set", "controller.enabled=false"},
+		less: together(each("ClusterRole, ClusterRoleBinding, Deployment, Role, RoleBinding, "+
+			"ServiceAccount", "braid-controller"), webhooks),
+	},
+	"no webhooks": {args: []string{"--set", "admission.enabled=false"}, less: webhooks},
+	"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
+	"no pods": {
+		args: []string{"--set", "rbac.pods=false"},
+		less: each("ClusterRole, ClusterRoleBinding", "braid-cni-pods"),
+	},
+	"no devices": {
+		args: []string{"--set", "rbac.devices=false"},
+		less: each("ClusterRole, ClusterRoleBinding", "braid-cni-devices"),
+	},
+	"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
+	"no people":    {args: []string{"--set", "rbac.people=false"}, less: people},
+	"pod monitor": {
+		args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"},
+		more: "PodMonitor braid-agent",
+	},
+	"no hook": {
+		args: []string{"--set", "uninstall.hook=false"},
+		less: each("ClusterRole, ClusterRoleBinding, Job, Role, RoleBinding, ServiceAccount",
+			"braid-uninstall"),
+	},
+	"readiness": {
+		args: []string{"--set", "nodeReadiness.enabled=true"},
+		more: "NodeReadinessRule braid",
+	},
+	"everything": {
+		args: []string{"--values", "testdata/all.yaml"},
+		more: "NodeReadinessRule braid, PodMonitor braid-agent",
+		less: together(each("ClusterRole, ClusterRoleBinding", "braid-cni-devices, braid-cni-pods"),
+			people, crd, admission, webhooks),
+	},
 }
 
 // The API server takes every object of every variant, and each variant has the objects that it is
@@ -155,98 +237,15 @@ func TestVariants(t *testing.T) {
 		}
 	}
 	base := objects(t, render(t, "kube-system"))
-	const (
-		scc = "Role braid-agent-scc, Role braid-controller-scc, RoleBinding braid-agent-scc, " +
-			"RoleBinding braid-controller-scc"
-		admission = "ValidatingAdmissionPolicy braid-node-blocks-changed, ValidatingAdmissionPolicy " +
-			"braid-node-blocks-deleted, " +
-			"ValidatingAdmissionPolicy braid-node-blocks-made, ValidatingAdmissionPolicy " +
-			"braid-node-events, ValidatingAdmissionPolicy braid-node-pods, " +
-			"ValidatingAdmissionPolicy braid-node-status, ValidatingAdmissionPolicy braid-node-tokens, " +
-			"ValidatingAdmissionPolicyBinding braid-node-blocks-changed, ValidatingAdmissionPolicyBinding " +
-			"braid-node-blocks-deleted, " +
-			"ValidatingAdmissionPolicyBinding braid-node-blocks-made, ValidatingAdmissionPolicyBinding " +
-			"braid-node-events, " +
-			"ValidatingAdmissionPolicyBinding braid-node-pods, ValidatingAdmissionPolicyBinding " +
-			"braid-node-status, " +
-			"ValidatingAdmissionPolicyBinding braid-node-tokens"
-		crd = "CustomResourceDefinition ipamclaims.k8s.cni.cncf.io, CustomResourceDefinition " +
-			"ipblocks.ipam.braid-cni.io, " +
-			"CustomResourceDefinition network-attachment-definitions.k8s.cni.cncf.io"
-		webhooks = "ClusterRole braid-controller-admission, ClusterRoleBinding " +
-			"braid-controller-admission, " +
-			"MutatingWebhookConfiguration braid-controller, PodDisruptionBudget braid-controller, Role " +
-			"braid-controller-admission, " +
-			"RoleBinding braid-controller-admission, Secret braid-controller-tls, Service " +
-			"braid-controller, " +
-			"ValidatingWebhookConfiguration braid-controller"
-	)
-	type variant struct {
-		namespace string
-		args      []string
-		// more and less are the objects beside those by default.
-		more, less string
-	}
-	variants := map[string]variant{
-		"default":         {},
-		"other namespace": {namespace: "braid-system"},
-		"quota": {
-			namespace: "braid-system", args: []string{"--set", "profile=gke"},
-			more: "ResourceQuota braid-critical",
-		},
-		"no controller": {
-			args: []string{
-				"--set", "controller.enabled=false",
-			}, less: together("ClusterRole braid-controller, ClusterRoleBinding braid-controller, "+
-				"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, "+
-				"ServiceAccount braid-controller", webhooks),
-		},
-		"no webhooks": {args: []string{"--set", "admission.enabled=false"}, less: webhooks},
-		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
-		"no pods": {
-			args: []string{"--set", "rbac.pods=false"},
-			less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods",
-		},
-		"no devices": {
-			args: []string{"--set", "rbac.devices=false"},
-			less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices",
-		},
-		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
-		"no people": {
-			args: []string{"--set", "rbac.people=false"},
-			less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer",
-		},
-		"pod monitor": {
-			args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"},
-			more: "PodMonitor braid-agent",
-		},
-		"no hook": {
-			args: []string{"--set", "uninstall.hook=false"},
-			less: "ClusterRole braid-uninstall, ClusterRoleBinding braid-uninstall, " +
-				"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount " +
-				"braid-uninstall",
-		},
-		"readiness": {
-			args: []string{"--set", "nodeReadiness.enabled=true"},
-			more: "NodeReadinessRule braid",
-		},
-		"everything": {
-			args: []string{"--values", "testdata/all.yaml"},
-			more: "NodeReadinessRule braid, PodMonitor braid-agent",
-			less: together("ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole "+
-				"braid-nad-admin, ClusterRole braid-nad-viewer, "+
-				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods", crd, admission,
-				webhooks),
-		},
-	}
+	all := maps.Clone(variants)
 	for _, file := range profiles(t) {
 		v := variant{args: []string{"--values", file}}
 		if strings.Contains(file, "openshift") {
 			v.more = scc
 		}
-		variants[filepath.Base(file)] = v
+		all[filepath.Base(file)] = v
 	}
-	for name, v := range variants {
+	for name, v := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if v.namespace == "" {

@@ -373,55 +373,14 @@ func runsAPod(t *testing.T, runtime Runtime) {
 		}
 	})
 	step("node registered")
-	node := cluster.Node("node-1")
-	if err := node.WaitReady(ctx); err != nil {
+	if err := cluster.Node("node-1").WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	step("node Ready")
-	client := cluster.Client()
-	pods := client.CoreV1().Pods("default")
-	if _, err := pods.Create(ctx, Pod("default", "p", nil), metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	pod, err := cluster.WaitPodRunning(ctx, "default", "p")
-	if err != nil {
-		t.Fatal(err)
-	}
-	step("pod Running")
-
-	out, err := cluster.Exec(ctx, "default", "p", "/tool", "addrs")
-	if err != nil || !strings.Contains(out, pod.Status.PodIP+"/24") {
-		t.Errorf("pod's address is %s, in the pod are %s, %v", pod.Status.PodIP, out, err)
-	}
-	netns, err := node.PodNetns(ctx, "default", "p")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := linkNames(t, netns); !slices.Equal(got, []string{"eth0", "lo"}) {
-		t.Errorf("pod's links are %q, want eth0 and lo", got)
-	}
-	step("looked into the pod")
-
-	node.KillRuntime()
-	node.KillKubelet()
-	if err := node.StartRuntime(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := node.StartKubelet(); err != nil {
-		t.Fatal(err)
-	}
-	out, err = node.PodRun(ctx, "default", "p", "ip", "-brief", "address")
-	if err != nil || !strings.Contains(out, pod.Status.PodIP) {
-		t.Errorf("pod did not survive: %s, %v", out, err)
-	}
-	if err := pods.Delete(ctx, "p", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.WaitPodGone(ctx, "default", "p"); err != nil {
-		t.Fatal(err)
-	}
+	address := runPod(ctx, t, cluster)
+	step("pod Running, and looked into")
+	outlives(ctx, t, cluster, address)
 	step("pod deleted, after a restart of runtime and kubelet")
-
 	stopped = true
 	if err := cluster.Stop(); err != nil {
 		t.Fatal(err)
@@ -430,6 +389,57 @@ func runsAPod(t *testing.T, runtime Runtime) {
 	assertNothingLeft(t, cluster.dir.path)
 	if after := linkNames(t, "/proc/self/ns/net"); !slices.Equal(after, machine) {
 		t.Errorf("the machine's links were %q and are %q", machine, after)
+	}
+}
+
+// runPod starts the pod p, looks into it and returns its address.
+func runPod(ctx context.Context, t *testing.T, cluster *Cluster) (address string) {
+	t.Helper()
+	pods := cluster.Client().CoreV1().Pods("default")
+	if _, err := pods.Create(ctx, Pod("default", "p", nil), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod, err := cluster.WaitPodRunning(ctx, "default", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = pod.Status.PodIP
+	out, err := cluster.Exec(ctx, "default", "p", "/tool", "addrs")
+	if err != nil || !strings.Contains(out, address+"/24") {
+		t.Errorf("pod's address is %s, in the pod are %s, %v", address, out, err)
+	}
+	netns, err := cluster.Node("node-1").PodNetns(ctx, "default", "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := linkNames(t, netns); !slices.Equal(got, []string{"eth0", "lo"}) {
+		t.Errorf("pod's links are %q, want eth0 and lo", got)
+	}
+	return address
+}
+
+// outlives kills runtime and kubelet, which the pod p survives, and deletes the pod.
+func outlives(ctx context.Context, t *testing.T, cluster *Cluster, address string) {
+	t.Helper()
+	node := cluster.Node("node-1")
+	node.KillRuntime()
+	node.KillKubelet()
+	if err := node.StartRuntime(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.StartKubelet(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := node.PodRun(ctx, "default", "p", "ip", "-brief", "address")
+	if err != nil || !strings.Contains(out, address) {
+		t.Errorf("pod did not survive: %s, %v", out, err)
+	}
+	pods := cluster.Client().CoreV1().Pods("default")
+	if err := pods.Delete(ctx, "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.WaitPodGone(ctx, "default", "p"); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -249,69 +249,73 @@ func TestPolicyThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// oddValues are keys that Multus makes something of. ok reports whether a configuration has what
+// the key is taken for.
+var oddValues = map[string]struct {
+	says string
+	ok   func(c *Config) bool
+}{
+	`"logFile":"multus.log"`: {`field logFile: "multus.log" is relative, ` +
+		`and taken for "/var/log/multus.log"`, func(c *Config) bool {
+		return c.LogFile == "/var/log/multus.log"
+	}},
+	`"LogFile":"../../etc/x"`: {"/var/log/etc/x", func(c *Config) bool {
+		return c.LogFile == "/var/log/etc/x"
+	}},
+	`"binDir":["/a","/b/"]`: {"field binDir: it names 2 directories", func(c *Config) bool {
+		return slices.Equal(c.BinDirs, []string{"/a", "/b"})
+	}},
+	`"binDir":"/a:/b"`: {"2 directories", func(c *Config) bool {
+		return slices.Equal(c.BinDirs, []string{"/a", "/b"})
+	}},
+	`"binDir":[]`: {"binDir", func(c *Config) bool {
+		return slices.Equal(c.BinDirs, []string{"/opt/cni/bin"})
+	}},
+	`"logLevel":"trace"`: {
+		`field logLevel: "trace" is taken for debug; write debug`,
+		func(c *Config) bool {
+			return c.LogLevel == "debug"
+		},
+	},
+	`"logLevel":"panic"`: {"taken for error", func(c *Config) bool {
+		return c.LogLevel == "error"
+	}},
+	`"logLevel":"Verbose"`: {"taken for info", func(c *Config) bool {
+		return c.LogLevel == "info"
+	}},
+	`"logLevel":"loud"`: {`"loud" is no level, and info is taken; give debug`, func(c *Config) bool {
+		return c.LogLevel == "info"
+	}},
+	`"logOptions":{"maxAge":-1,"maxSize":7}`: {"field logOptions.maxAge: -1 is negative, and 5 " +
+		"is taken", func(c *Config) bool {
+		return c.LogOptions.MaxAge == 5 && c.LogOptions.MaxSize == 7
+	}},
+	`"globalNamespaces":"a, B"`: {`"B" is no DNS-1123 label, and is ignored`, func(c *Config) bool {
+		return slices.Equal(c.GlobalNamespaces, []string{"a"})
+	}},
+	`"systemNamespaces":["a","../b"]`: {`"../b" is no DNS-1123 label`, func(c *Config) bool {
+		return slices.Equal(c.SystemNamespaces, []string{"a"})
+	}},
+	`"cniVersion":null`: {
+		"field cniVersion: it is missing, and taken for 1.0.0",
+		func(c *Config) bool {
+			return c.CNIVersion == "1.0.0"
+		},
+	},
+	`"binDir":"","confDir":"","logLevel":"INFO","multusNamespace":"",` +
+		`"globalNamespaces":""`: {"", func(c *Config) bool {
+		return c.BinDirs[0] == "/opt/cni/bin" && c.ConfDir == "/etc/cni/multus/net.d" &&
+			c.LogLevel == "info" && c.MultusNamespace == "kube-system" && c.GlobalNamespaces[0] == "default"
+	}},
+	`"perNodeCertificate":{"enabled":true},"daemonSocketDir":"/run","multusConfigFile":"auto",` +
+		`"Note1":"x"`: {"", func(*Config) bool {
+		return true
+	}},
+}
+
 // What Multus makes something of keeps no pod from starting.
 func TestR9OddValues(t *testing.T) {
-	for keys, want := range map[string]struct {
-		says string
-		ok   func(c *Config) bool
-	}{
-		`"logFile":"multus.log"`: {`field logFile: "multus.log" is relative, ` +
-			`and taken for "/var/log/multus.log"`, func(c *Config) bool {
-			return c.LogFile == "/var/log/multus.log"
-		}},
-		`"LogFile":"../../etc/x"`: {"/var/log/etc/x", func(c *Config) bool {
-			return c.LogFile == "/var/log/etc/x"
-		}},
-		`"binDir":["/a","/b/"]`: {"field binDir: it names 2 directories", func(c *Config) bool {
-			return slices.Equal(c.BinDirs, []string{"/a", "/b"})
-		}},
-		`"binDir":"/a:/b"`: {"2 directories", func(c *Config) bool {
-			return slices.Equal(c.BinDirs, []string{"/a", "/b"})
-		}},
-		`"binDir":[]`: {"binDir", func(c *Config) bool {
-			return slices.Equal(c.BinDirs, []string{"/opt/cni/bin"})
-		}},
-		`"logLevel":"trace"`: {
-			`field logLevel: "trace" is taken for debug; write debug`,
-			func(c *Config) bool {
-				return c.LogLevel == "debug"
-			},
-		},
-		`"logLevel":"panic"`: {"taken for error", func(c *Config) bool {
-			return c.LogLevel == "error"
-		}},
-		`"logLevel":"Verbose"`: {"taken for info", func(c *Config) bool {
-			return c.LogLevel == "info"
-		}},
-		`"logLevel":"loud"`: {`"loud" is no level, and info is taken; give debug`, func(c *Config) bool {
-			return c.LogLevel == "info"
-		}},
-		`"logOptions":{"maxAge":-1,"maxSize":7}`: {"field logOptions.maxAge: -1 is negative, and 5 " +
-			"is taken", func(c *Config) bool {
-			return c.LogOptions.MaxAge == 5 && c.LogOptions.MaxSize == 7
-		}},
-		`"globalNamespaces":"a, B"`: {`"B" is no DNS-1123 label, and is ignored`, func(c *Config) bool {
-			return slices.Equal(c.GlobalNamespaces, []string{"a"})
-		}},
-		`"systemNamespaces":["a","../b"]`: {`"../b" is no DNS-1123 label`, func(c *Config) bool {
-			return slices.Equal(c.SystemNamespaces, []string{"a"})
-		}},
-		`"cniVersion":null`: {
-			"field cniVersion: it is missing, and taken for 1.0.0",
-			func(c *Config) bool {
-				return c.CNIVersion == "1.0.0"
-			},
-		},
-		`"binDir":"","confDir":"","logLevel":"INFO","multusNamespace":"",` +
-			`"globalNamespaces":""`: {"", func(c *Config) bool {
-			return c.BinDirs[0] == "/opt/cni/bin" && c.ConfDir == "/etc/cni/multus/net.d" &&
-				c.LogLevel == "info" && c.MultusNamespace == "kube-system" && c.GlobalNamespaces[0] == "default"
-		}},
-		`"perNodeCertificate":{"enabled":true},"daemonSocketDir":"/run","multusConfigFile":"auto",` +
-			`"Note1":"x"`: {"", func(*Config) bool {
-			return true
-		}},
-	} {
+	for keys, want := range oddValues {
 		version := `"cniVersion":"1.0.0",`
 		if strings.Contains(keys, "cniVersion") {
 			version = ""

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
@@ -86,10 +87,10 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// A route is copied, removed and put back with everything that belongs to it.
-func TestExactRoutes(t *testing.T) {
-	pod, _ := newPod(t)
-	h := open(t, pod)
+// exactRoutes adds routes of net1 with all that can belong to one: an onlink gateway, metrics, a
+// source, a next-hop object, and a share of a multipath route.
+func exactRoutes(t *testing.T, pod *nettest.Namespace) {
+	t.Helper()
 	net1 := index(pod, "net1")
 	raw(t, pod, netlink.Route{
 		Dst: &net.IPNet{IP: net.IPv4(172, 16, 0, 0), Mask: net.CIDRMask(12, 32)},
@@ -98,8 +99,8 @@ func TestExactRoutes(t *testing.T) {
 		Flags: unix.RTNH_F_ONLINK,
 	})
 	raw(t, pod, netlink.Route{
-		Dst: &net.IPNet{IP: net.ParseIP("fd07::"), Mask: net.CIDRMask(64, 128)}, Gw: net.ParseIP(net1GW6),
-		LinkIndex: net1, Priority: 5, MTU: 1400,
+		Dst: &net.IPNet{IP: net.ParseIP("fd07::"), Mask: net.CIDRMask(64, 128)},
+		Gw:  net.ParseIP(net1GW6), LinkIndex: net1, Priority: 5, MTU: 1400,
 		Src: net.ParseIP("fd00:b::2"),
 	})
 	nextHopObject(t, pod, 42, "net1", net1GW4b)
@@ -107,22 +108,39 @@ func TestExactRoutes(t *testing.T) {
 	raw(t, pod, netlink.Route{Dst: all6, Priority: 3},
 		netlink.NexthopInfo{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6)},
 		netlink.NexthopInfo{LinkIndex: net1, Gw: net.ParseIP(net1GW6)})
-	before := pod.Routes()
-	exact := func(table int) (list []nl.Exact) {
-		all, err := h.ExactRoutes(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range all {
-			if r.Table == table && r.Index == net1 && !r.Dst.Addr().IsLinkLocalUnicast() {
-				list = append(list, r)
-			}
-		}
-		return list
+}
+
+// exactOf are the routes of net1 in a table.
+func exactOf(t *testing.T, pod *nettest.Namespace, h *nl.Handle, table int) (list []nl.Exact) {
+	t.Helper()
+	all, err := h.ExactRoutes(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	main := exact(unix.RT_TABLE_MAIN)
+	for _, r := range all {
+		if r.Table == table && r.Index == index(pod, "net1") && !r.Dst.Addr().IsLinkLocalUnicast() {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// copies are the lines of net1's routes in the main table, as they are in table 70001.
+func copies(routes string) (lines []string) {
+	for line := range strings.Lines(routes) {
+		if strings.Contains(line, "table main") && strings.Contains(line, "dev net1") &&
+			!strings.Contains(line, "nexthop") {
+			lines = append(lines, strings.Replace(line, "table main", "table 70001", 1))
+		}
+	}
+	return lines
+}
+
+func TestExactRoutesAreListed(t *testing.T) {
+	pod, _ := newPod(t)
+	exactRoutes(t, pod)
 	var described []string
-	for _, r := range main {
+	for _, r := range exactOf(t, pod, open(t, pod), unix.RT_TABLE_MAIN) {
 		described = append(described, strings.TrimSpace(r.String()+" src "+r.Src.String()))
 	}
 	slices.Sort(described)
@@ -136,6 +154,16 @@ func TestExactRoutes(t *testing.T) {
 	}, described); diff != "" {
 		t.Fatalf("routes of net1:\n%s", diff)
 	}
+}
+
+// A route is copied, removed and put back with everything that belongs to it, and each of them can
+// be done again.
+func TestExactRoutes(t *testing.T) {
+	pod, _ := newPod(t)
+	h := open(t, pod)
+	exactRoutes(t, pod)
+	before := pod.Routes()
+	main := exactOf(t, pod, h, unix.RT_TABLE_MAIN)
 	const table = 70001
 	for _, r := range main {
 		for range 2 { // the copy takes the place of the first
@@ -144,28 +172,19 @@ func TestExactRoutes(t *testing.T) {
 			}
 		}
 	}
-	inMain := func(routes string) (lines []string) {
-		for line := range strings.Lines(routes) {
-			if strings.Contains(line, "table main") && strings.Contains(line, "dev net1") &&
-				!strings.Contains(line, "nexthop") {
-				lines = append(lines, strings.Replace(line, "table main", "table 70001", 1))
-			}
-		}
-		return lines
-	}
-	for _, line := range inMain(before) {
+	for _, line := range copies(before) {
 		if strings.Count(pod.Routes(), line) != 1 {
 			t.Errorf("not one %s\n%s", line, pod.Routes())
 		}
 	}
 	for range 2 {
-		for _, r := range append(exact(table), main...) {
+		for _, r := range append(exactOf(t, pod, h, table), main...) {
 			if err := h.RemoveRoute(t.Context(), r); err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	if left := inMain(pod.Routes()); len(left) > 0 || strings.Contains(pod.Routes(), "70001") {
+	if left := copies(pod.Routes()); len(left) > 0 || strings.Contains(pod.Routes(), "70001") {
 		t.Errorf("left:\n%s", pod.Routes())
 	}
 	for range 2 {

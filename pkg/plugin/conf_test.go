@@ -33,87 +33,90 @@ func TestConfError(t *testing.T) {
 	}
 }
 
+// wrongConfigurations are those that no plugin can read, with what the error says.
+var wrongConfigurations = map[string]struct {
+	conf conf
+	code uint
+	says []string
+}{
+	"number for string": {
+		conf{"master": 5},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field master 5", "number", "string"},
+	},
+	"string for number": {
+		conf{"mtu": "big"},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field mtu", "big"},
+	},
+	"fraction": {
+		conf{"mtu": 1.5},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field mtu 1.5"},
+	},
+	"too large": {
+		conf{"mtu": json.Number("99999999999999999999")},
+		types.ErrInvalidNetworkConfig,
+		[]string{"mtu 99999999999999999999"},
+	},
+	"value of a map": {
+		conf{"words": conf{"a": 5}},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field words", "a", "5"},
+	},
+	"list for map": {
+		conf{"words": []int{}},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field words []"},
+	},
+	"in a list": {
+		conf{
+			"things": []conf{{"id": 1}, {"id": "x"}},
+		},
+		types.ErrInvalidNetworkConfig,
+		[]string{`field things[1].id "x": is a JSON string, want whole number`},
+	},
+	"object for list": {
+		conf{"things": conf{}},
+		types.ErrInvalidNetworkConfig,
+		[]string{`field things {}: is a JSON object, want list`},
+	},
+	"list for object": {
+		conf{"things": []any{conf{}, []int{}}},
+		types.ErrInvalidNetworkConfig,
+		[]string{`field things[1] []: is a JSON array, want object`},
+	},
+	"in another case": {
+		conf{"MTU": "x"},
+		types.ErrInvalidNetworkConfig,
+		[]string{`field mtu "x": is a JSON string`},
+	},
+	"common key": {
+		conf{"dns": conf{"nameservers": 5}},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field dns.nameservers 5"},
+	},
+	"name": {
+		conf{"name": 5},
+		types.ErrInvalidNetworkConfig,
+		[]string{"field name 5"},
+	},
+	"prevResult of no kind": {
+		conf{"prevResult": 5},
+		types.ErrDecodingFailure,
+		[]string{"prevResult"},
+	},
+	"prevResult of the wrong": {
+		conf{"prevResult": conf{"cniVersion": "0.2.0"}},
+		types.ErrDecodingFailure,
+		[]string{"prevResult", "0.2.0"},
+	},
+}
+
 // What a configuration cannot have is an error that names the key, with its path, and the value.
 func TestWrongConfigurations(t *testing.T) {
 	p := node(t, nil).Pod("a")
-	for name, c := range map[string]struct {
-		conf conf
-		code uint
-		says []string
-	}{
-		"number for string": {
-			conf{"master": 5},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field master 5", "number", "string"},
-		},
-		"string for number": {
-			conf{"mtu": "big"},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field mtu", "big"},
-		},
-		"fraction": {
-			conf{"mtu": 1.5},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field mtu 1.5"},
-		},
-		"too large": {
-			conf{"mtu": json.Number("99999999999999999999")},
-			types.ErrInvalidNetworkConfig,
-			[]string{"mtu 99999999999999999999"},
-		},
-		"value of a map": {
-			conf{"words": conf{"a": 5}},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field words", "a", "5"},
-		},
-		"list for map": {
-			conf{"words": []int{}},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field words []"},
-		},
-		"in a list": {
-			conf{
-				"things": []conf{{"id": 1}, {"id": "x"}},
-			},
-			types.ErrInvalidNetworkConfig,
-			[]string{`field things[1].id "x": is a JSON string, want whole number`},
-		},
-		"object for list": {
-			conf{"things": conf{}},
-			types.ErrInvalidNetworkConfig,
-			[]string{`field things {}: is a JSON object, want list`},
-		},
-		"list for object": {
-			conf{"things": []any{conf{}, []int{}}},
-			types.ErrInvalidNetworkConfig,
-			[]string{`field things[1] []: is a JSON array, want object`},
-		},
-		"in another case": {
-			conf{"MTU": "x"},
-			types.ErrInvalidNetworkConfig,
-			[]string{`field mtu "x": is a JSON string`},
-		},
-		"common key": {
-			conf{"dns": conf{"nameservers": 5}},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field dns.nameservers 5"},
-		},
-		"name": {
-			conf{"name": 5},
-			types.ErrInvalidNetworkConfig,
-			[]string{"field name 5"},
-		},
-		"prevResult of no kind": {
-			conf{"prevResult": 5},
-			types.ErrDecodingFailure,
-			[]string{"prevResult"},
-		},
-		"prevResult of the wrong": {
-			conf{"prevResult": conf{"cniVersion": "0.2.0"}},
-			types.ErrDecodingFailure,
-			[]string{"prevResult", "0.2.0"},
-		},
-	} {
+	for name, c := range wrongConfigurations {
 		_, err := p.Call("ADD", conf{"type": "probe"}.With(c.conf))
 		if plugintest.Code(err) != c.code {
 			t.Errorf("%s: code %d, want %d: %v", name, plugintest.Code(err), c.code, err)

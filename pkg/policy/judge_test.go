@@ -208,80 +208,83 @@ func TestNothingIsExecd(t *testing.T) {
 	}
 }
 
-func TestRules(t *testing.T) {
-	for name, test := range map[string]struct{ rule, conf, want string }{
-		"masters": {
-			`"masters":["ens2*"]`,
-			`{"plugins":[{"type":"macvlan","master":"ens224"},{"type":"macvlan","master":"ens1"},` +
-				`{"type":"macvlan"}]}`, "masters plugins[1].master, masters plugins[2].master",
-		},
-		"any master": {`"masters":["*"]`, `{"type":"macvlan"}`, ""},
-		"M26 passthru by a pattern": {
-			`"masters":["ens2*"]`, `{"plugins":[{"type":"macvlan","master":"ens224","mode":"passthru"},` +
-				`{"type":"macvlan","master":"ens225","mode":"bridge"}]}`,
-			"masters plugins[0].master",
-		},
-		"M26 passthru of a link by name": {
-			`"masters":["ens2*","ens224"]`,
-			`{"type":"macvlan","master":"ens224","mode":"passthru"}`, "",
-		},
-		"M26 passthru of another": {
-			`"masters":["ens224"]`,
-			`{"type":"macvlan","master":"ens225","mode":"passthru"}`, "masters plugins[0].master",
-		},
-		"M26 passthru of a binary": {
-			`"masters":["ens2*"],"exec":["macvtap"]`,
-			`{"type":"macvtap","master":"ens224","MODE":"passthru"}`, "masters plugins[0].master",
-		},
-		"spoofing": {
-			`"spoofing":true`,
-			`{"type":"bridge","macspoofchk":false}`, "",
-		},
-		"VLANs": {
-			`"masters":["*"],"vlans":["100-199","200"]`,
-			`{"plugins":[{"type":"macvlan","vlan":200},{"type":"bridge","vlanTrunk":[{"minID":150,` +
-				`"maxID":200}]},{"type":"bridge","vlan":201}]}`, "vlans plugins[2].vlan",
-		},
-		"bridges": {
-			`"bridges":["br-*"]`,
-			`{"plugins":[{"type":"bridge","bridge":"br-a"},{"type":"bridge","bridge":"cni0"}]}`,
-			"bridges plugins[1].bridge",
-		},
-		"types": {
-			`"types":["bridge","host-local"]`,
-			`{"plugins":[{"type":"bridge","ipam":{"type":"static"}},{"type":"tuning"}]}`,
-			"types plugins[0].ipam.type, types plugins[1].type",
-		},
-		"exec": {
-			`"exec":["dhcp","vlan"],"masters":["ens1"],"vlans":[5]`,
-			`{"type":"vlan","master":"ens1","vlanId":5,"ipam":{"type":"dhcp"}}`, "",
-		},
-		"exec is no pardon": {
-			`"exec":["vlan"]`,
-			`{"type":"vlan","master":"ens1","vlanId":5}`,
-			"masters plugins[0].master, vlans plugins[0].vlanId",
-		},
-		"all": {`"all":true`, `{"type":"host-device","device":"ens192"}`, ""},
-		"prefixes": {
-			`"prefixes":["10.9.0.0/16","fd00::/8"]`,
-			`{"plugins":[{"type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.9.3.0/24","gateway":"10.9.3.1"}],[{"subnet":"10.8.0.0/15"}]]}},
+// rules are judged with a configuration; want is what they do not allow of it.
+var rules = map[string]struct{ rule, conf, want string }{
+	"masters": {
+		`"masters":["ens2*"]`,
+		`{"plugins":[{"type":"macvlan","master":"ens224"},{"type":"macvlan","master":"ens1"},` +
+			`{"type":"macvlan"}]}`, "masters plugins[1].master, masters plugins[2].master",
+	},
+	"any master": {`"masters":["*"]`, `{"type":"macvlan"}`, ""},
+	"M26 passthru by a pattern": {
+		`"masters":["ens2*"]`, `{"plugins":[{"type":"macvlan","master":"ens224","mode":"passthru"},` +
+			`{"type":"macvlan","master":"ens225","mode":"bridge"}]}`,
+		"masters plugins[0].master",
+	},
+	"M26 passthru of a link by name": {
+		`"masters":["ens2*","ens224"]`,
+		`{"type":"macvlan","master":"ens224","mode":"passthru"}`, "",
+	},
+	"M26 passthru of another": {
+		`"masters":["ens224"]`,
+		`{"type":"macvlan","master":"ens225","mode":"passthru"}`, "masters plugins[0].master",
+	},
+	"M26 passthru of a binary": {
+		`"masters":["ens2*"],"exec":["macvtap"]`,
+		`{"type":"macvtap","master":"ens224","MODE":"passthru"}`, "masters plugins[0].master",
+	},
+	"spoofing": {
+		`"spoofing":true`,
+		`{"type":"bridge","macspoofchk":false}`, "",
+	},
+	"VLANs": {
+		`"masters":["*"],"vlans":["100-199","200"]`,
+		`{"plugins":[{"type":"macvlan","vlan":200},{"type":"bridge","vlanTrunk":[{"minID":150,` +
+			`"maxID":200}]},{"type":"bridge","vlan":201}]}`, "vlans plugins[2].vlan",
+	},
+	"bridges": {
+		`"bridges":["br-*"]`,
+		`{"plugins":[{"type":"bridge","bridge":"br-a"},{"type":"bridge","bridge":"cni0"}]}`,
+		"bridges plugins[1].bridge",
+	},
+	"types": {
+		`"types":["bridge","host-local"]`,
+		`{"plugins":[{"type":"bridge","ipam":{"type":"static"}},{"type":"tuning"}]}`,
+		"types plugins[0].ipam.type, types plugins[1].type",
+	},
+	"exec": {
+		`"exec":["dhcp","vlan"],"masters":["ens1"],"vlans":[5]`,
+		`{"type":"vlan","master":"ens1","vlanId":5,"ipam":{"type":"dhcp"}}`, "",
+	},
+	"exec is no pardon": {
+		`"exec":["vlan"]`,
+		`{"type":"vlan","master":"ens1","vlanId":5}`,
+		"masters plugins[0].master, vlans plugins[0].vlanId",
+	},
+	"all": {`"all":true`, `{"type":"host-device","device":"ens192"}`, ""},
+	"prefixes": {
+		`"prefixes":["10.9.0.0/16","fd00::/8"]`,
+		`{"plugins":[{"type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.9.3.0/24","gateway":"10.9.3.1"}],[{"subnet":"10.8.0.0/15"}]]}},
 			{"type":"bridge","ipam":{"type":"static","addresses":[{"address":"fd00::1/64","gateway":"fe00::1"}]}},
 			{"type":"bridge","ipam":{"type":"whereabouts","range":"10.9.0.5-10.10.0.9/8"}}]}`,
-			"prefixes plugins[0].ipam.ranges[1][0].subnet, prefixes plugins[1].ipam.addresses[0].gateway, " +
-				"prefixes plugins[2].ipam.range",
-		},
-		"sysctls": {
-			`"sysctls":["net.core.*","net.ipv4.conf.IFNAME.arp_*"]`,
-			`{"type":"tuning","sysctl":{"net.core.somaxconn":"1","net.ipv4.conf.IFNAME.arp_filter":"1",` +
-				`"net.ipv4.conf.IFNAME.forwarding":"1"}}`,
-			"sysctls plugins[0].sysctl.net.ipv4.conf.IFNAME.forwarding",
-		},
-		"ranges": {
-			`"ranges":1`,
-			`{"type":"bridge","ipam":{"type":"host-local","subnet":"10.9.3.0/24",` +
-				`"ranges":[[{"subnet":"10.9.4.0/24"}]]}}`, "ranges ipam",
-		},
-	} {
+		"prefixes plugins[0].ipam.ranges[1][0].subnet, prefixes plugins[1].ipam.addresses[0].gateway, " +
+			"prefixes plugins[2].ipam.range",
+	},
+	"sysctls": {
+		`"sysctls":["net.core.*","net.ipv4.conf.IFNAME.arp_*"]`,
+		`{"type":"tuning","sysctl":{"net.core.somaxconn":"1","net.ipv4.conf.IFNAME.arp_filter":"1",` +
+			`"net.ipv4.conf.IFNAME.forwarding":"1"}}`,
+		"sysctls plugins[0].sysctl.net.ipv4.conf.IFNAME.forwarding",
+	},
+	"ranges": {
+		`"ranges":1`,
+		`{"type":"bridge","ipam":{"type":"host-local","subnet":"10.9.3.0/24",` +
+			`"ranges":[[{"subnet":"10.9.4.0/24"}]]}}`, "ranges ipam",
+	},
+}
+
+func TestRules(t *testing.T) {
+	for name, test := range rules {
 		t.Run(name, func(t *testing.T) {
 			n := network(t, test.conf)
 			r := rule(t, `{"namespaces":["a"],`+test.rule+`}`)

@@ -99,55 +99,61 @@ func awaitLinkLocal(t testing.TB, p *plugintest.Pod) {
 
 var dual = []address{{"10.1.0.2/24", "10.1.0.1"}, {"fd00::2/64", "fd00::1"}}
 
+// rule is that packets from a prefix look into a table.
+type rule struct{ from, table string }
+
+// likeTheReference are attachments to which sbr does what the reference does.
+var likeTheReference = map[string]struct {
+	addrs  []address
+	routes []string
+	conf   conf
+	rules  []rule // that are there before
+	pick   func(prev conf)
+}{
+	"IPv4": {addrs: dual[:1], routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+	"IPv6": {addrs: dual[1:], routes: []string{"fd01::/64 via fd00::1"}},
+	"dual stack": {addrs: dual, routes: []string{
+		"172.16.0.0/12 via 10.1.0.1", "172.30.0.0/16", "fd01::/64 via fd00::1", "fd02::/64",
+	}},
+	"default routes": {
+		addrs:  dual,
+		routes: []string{"0.0.0.0/0 via 10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00::1"},
+	},
+	"no gateways": {
+		addrs:  []address{{"10.1.0.2/24", ""}, {"fd00::2/64", ""}},
+		routes: []string{"172.16.0.0/12 via 10.1.0.1"},
+	},
+	"one subnet": {
+		addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.1.0.3/24", "10.1.0.1"}},
+		routes: []string{"172.16.0.0/12 via 10.1.0.1"},
+	},
+	"two subnets": {
+		addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.2.0.2/16", "10.2.0.1"}},
+		routes: []string{"172.16.0.0/12 via 10.1.0.1", "172.32.0.0/12 via 10.2.0.1", "172.48.0.0/12"},
+	},
+	"host addresses": {
+		addrs:  []address{{"10.1.0.2/32", ""}, {"fd00::2/128", ""}},
+		routes: []string{"172.16.0.0/12"},
+	},
+	"table": {
+		addrs: dual, conf: conf{"table": 7},
+		routes: []string{"172.16.0.0/12 via 10.1.0.1"},
+	},
+	"large table":   {addrs: dual, conf: conf{"table": 70000}},
+	"tables in use": {addrs: dual, rules: []rule{{"10.9.9.9/32", "100"}, {"fd09::9/128", "102"}}},
+	"one of two":    {addrs: dual, pick: func(prev conf) { prev["ips"] = prev["ips"].([]conf)[:1] }},
+	"no interface": {addrs: dual, pick: func(prev conf) {
+		delete(prev["ips"].([]conf)[0], "interface")
+	}},
+	"others' addresses": {addrs: dual, pick: func(prev conf) {
+		prev["interfaces"] = append(prev["interfaces"].([]conf), conf{"name": "br0"})
+		prev["ips"].([]conf)[1]["interface"] = 1
+	}},
+}
+
 // What ADD and DEL leave is what the reference leaves.
 func TestMatchesReference(t *testing.T) {
-	for name, c := range map[string]struct {
-		addrs  []address
-		routes []string
-		conf   conf
-		rules  []string // that are there before: "from table"
-		pick   func(prev conf)
-	}{
-		"IPv4": {addrs: dual[:1], routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
-		"IPv6": {addrs: dual[1:], routes: []string{"fd01::/64 via fd00::1"}},
-		"dual stack": {addrs: dual, routes: []string{
-			"172.16.0.0/12 via 10.1.0.1", "172.30.0.0/16", "fd01::/64 via fd00::1", "fd02::/64",
-		}},
-		"default routes": {
-			addrs:  dual,
-			routes: []string{"0.0.0.0/0 via 10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00::1"},
-		},
-		"no gateways": {
-			addrs:  []address{{"10.1.0.2/24", ""}, {"fd00::2/64", ""}},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1"},
-		},
-		"one subnet": {
-			addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.1.0.3/24", "10.1.0.1"}},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1"},
-		},
-		"two subnets": {
-			addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.2.0.2/16", "10.2.0.1"}},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1", "172.32.0.0/12 via 10.2.0.1", "172.48.0.0/12"},
-		},
-		"host addresses": {
-			addrs:  []address{{"10.1.0.2/32", ""}, {"fd00::2/128", ""}},
-			routes: []string{"172.16.0.0/12"},
-		},
-		"table": {
-			addrs: dual, conf: conf{"table": 7},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1"},
-		},
-		"large table":   {addrs: dual, conf: conf{"table": 70000}},
-		"tables in use": {addrs: dual, rules: []string{"10.9.9.9/32 100", "fd09::9/128 102"}},
-		"one of two":    {addrs: dual, pick: func(prev conf) { prev["ips"] = prev["ips"].([]conf)[:1] }},
-		"no interface": {addrs: dual, pick: func(prev conf) {
-			delete(prev["ips"].([]conf)[0], "interface")
-		}},
-		"others' addresses": {addrs: dual, pick: func(prev conf) {
-			prev["interfaces"] = append(prev["interfaces"].([]conf), conf{"name": "br0"})
-			prev["ips"].([]conf)[1]["interface"] = 1
-		}},
-	} {
+	for name, c := range likeTheReference {
 		t.Run(name, func(t *testing.T) {
 			var twins [2][]string
 			for i, runner := range []plugintest.Runner{ours(), plugintest.Reference{}} {
@@ -157,8 +163,7 @@ func TestMatchesReference(t *testing.T) {
 					c.pick(conf["prevResult"].(plugintest.Conf))
 				}
 				for _, r := range c.rules {
-					from, table, _ := strings.Cut(r, " ")
-					addRule(t, p, from, table)
+					addRule(t, p, r.from, r.table)
 				}
 				before := p.Snapshot()
 				result, err := p.Add(conf)

@@ -69,6 +69,55 @@ func roomNode(t *testing.T) (node *nettest.Namespace, dir, pods string) {
 	return node, dir, pods
 }
 
+// whereabouts3 has three addresses for pods.
+const whereabouts3 = `"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", ` +
+	`"gateway": "10.0.0.6", "exclude": ["10.0.0.4/31"]}`
+
+// roomTests are networks, with how many pods of theirs the node can take.
+var roomTests = map[string]struct {
+	plugin, selector string
+	err              error
+	want             uint64
+	reason           failure.Reason // of the error; "" for none
+}{
+	"whereabouts": {plugin: `"type": "macvlan", "master": "ens224", ` + whereabouts3, want: 3},
+	"two ranges": {
+		plugin: `"type": "macvlan", "master": "ens224", ` +
+			`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", ` +
+			`"ipRanges": [{"range": "fd00::/126"}]}`,
+		want: 3,
+	},
+	"host-local": {plugin: `"type": "ipvlan", "master": "ens224", ` +
+		`"ipam": {"type": "host-local", "subnet": "10.0.0.0/28"}`, want: 13},
+	"a bridge":     {plugin: `"type": "bridge", ` + whereabouts3, want: 3},
+	"without IPAM": {plugin: `"type": "macvlan", "master": "ens224"`, want: math.MaxUint64},
+	"static": {plugin: `"type": "macvlan", "master": "ens224", ` +
+		`"ipam": {"type": "static", "addresses": [{"address": "10.0.0.1/24"}]}`, want: math.MaxUint64},
+	"not built in": {plugin: `"type": "sriov", "ipam": {"type": "whereabouts", ` +
+		`"range": "10.0.0.0/29"}`, want: math.MaxUint64},
+	"a binary": {plugin: `"type": "host-device", "ipam": {"type": "whereabouts", ` +
+		`"range": "10.0.0.0/30"}`, want: 2},
+	"no master": {
+		plugin: `"type": "macvlan", "master": "ens225", ` + whereabouts3,
+		reason: failure.PluginFailed,
+	},
+	"master in pod": {plugin: `"type": "macvlan", "master": "net9", "linkInContainer": true, ` +
+		whereabouts3, want: 3},
+	"nonsense": {plugin: `"type": "macvlan", "mode": "big"`, reason: failure.NADInvalid},
+	"for this node": {
+		plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=data",
+		want: math.MaxUint64,
+	},
+	"for another node": {
+		plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=web",
+		reason: failure.NodeNotSelected,
+	},
+	"not known": {
+		plugin: `"type": "macvlan"`,
+		err:    &failure.Error{Reason: failure.APIUnavailable}, reason: failure.APIUnavailable,
+	},
+}
+
 // TestRooms: of a network there is as much as of the least that its attachments need.
 func TestRooms(t *testing.T) {
 	node, dir, pods := roomNode(t)
@@ -84,51 +133,7 @@ func TestRooms(t *testing.T) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	addresses := &Addresses{Source: Only(source), Name: "n", StateDir: config.StateDir, Log: log}
-	whereabouts3 := `"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "gateway": "10.0.0.6", ` +
-		`"exclude": ["10.0.0.4/31"]}`
-	for name, test := range map[string]struct {
-		plugin, selector string
-		err              error
-		want             uint64
-		reason           failure.Reason // of the error; "" for none
-	}{
-		"whereabouts": {plugin: `"type": "macvlan", "master": "ens224", ` + whereabouts3, want: 3},
-		"two ranges": {
-			plugin: `"type": "macvlan", "master": "ens224", ` +
-				`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", ` +
-				`"ipRanges": [{"range": "fd00::/126"}]}`,
-			want: 3,
-		},
-		"host-local": {plugin: `"type": "ipvlan", "master": "ens224", ` +
-			`"ipam": {"type": "host-local", "subnet": "10.0.0.0/28"}`, want: 13},
-		"a bridge":     {plugin: `"type": "bridge", ` + whereabouts3, want: 3},
-		"without IPAM": {plugin: `"type": "macvlan", "master": "ens224"`, want: math.MaxUint64},
-		"static": {plugin: `"type": "macvlan", "master": "ens224", ` +
-			`"ipam": {"type": "static", "addresses": [{"address": "10.0.0.1/24"}]}`, want: math.MaxUint64},
-		"not built in": {plugin: `"type": "sriov", "ipam": {"type": "whereabouts", ` +
-			`"range": "10.0.0.0/29"}`, want: math.MaxUint64},
-		"a binary": {plugin: `"type": "host-device", "ipam": {"type": "whereabouts", ` +
-			`"range": "10.0.0.0/30"}`, want: 2},
-		"no master": {
-			plugin: `"type": "macvlan", "master": "ens225", ` + whereabouts3,
-			reason: failure.PluginFailed,
-		},
-		"master in pod": {plugin: `"type": "macvlan", "master": "net9", "linkInContainer": true, ` +
-			whereabouts3, want: 3},
-		"nonsense": {plugin: `"type": "macvlan", "mode": "big"`, reason: failure.NADInvalid},
-		"for this node": {
-			plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=data",
-			want: math.MaxUint64,
-		},
-		"for another node": {
-			plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=web",
-			reason: failure.NodeNotSelected,
-		},
-		"not known": {
-			plugin: `"type": "macvlan"`,
-			err:    &failure.Error{Reason: failure.APIUnavailable}, reason: failure.APIUnavailable,
-		},
-	} {
+	for name, test := range roomTests {
 		nad := &nadv1.NetworkAttachmentDefinition{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: "team", Name: "a",

@@ -537,6 +537,29 @@ func TestFree(t *testing.T) {
 	want(t, "one free", free(), []uint64{1, 0, 0, most})
 }
 
+// strangeFiles make what may be in the place of a file. target is a directory elsewhere.
+var strangeFiles = map[string]func(path, target string) error{
+	"link to a file": func(path, target string) error {
+		return os.Symlink(target+"/file", path)
+	},
+	"link to a directory": func(path, target string) error {
+		return os.Symlink(target, path)
+	},
+	"link to nothing": func(path, target string) error {
+		return os.Symlink(target+"/none", path)
+	},
+	"pipe": func(path, _ string) error {
+		return unix.Mkfifo(path, 0o600)
+	},
+	"socket": func(path, _ string) error {
+		return unix.Mknod(path, unix.S_IFSOCK|0o600, 0)
+	},
+	"directory": func(path, _ string) error { return os.Mkdir(path, 0o755) },
+	"file": func(path, _ string) error {
+		return os.WriteFile(path, []byte("x"), 0o600)
+	},
+}
+
 // Whatever is in the place of a file, nothing is followed, and nobody is harmed.
 func TestStrangeFiles(t *testing.T) {
 	target := func(t *testing.T) string {
@@ -544,27 +567,6 @@ func TestStrangeFiles(t *testing.T) {
 		dir := t.TempDir()
 		put(t, dir, "file", "a\r\nnet1")
 		return dir
-	}
-	kinds := map[string]func(t *testing.T, path, target string) error{
-		"link to a file": func(_ *testing.T, path, target string) error {
-			return os.Symlink(target+"/file", path)
-		},
-		"link to a directory": func(_ *testing.T, path, target string) error {
-			return os.Symlink(target, path)
-		},
-		"link to nothing": func(_ *testing.T, path, target string) error {
-			return os.Symlink(target+"/none", path)
-		},
-		"pipe": func(_ *testing.T, path, _ string) error {
-			return unix.Mkfifo(path, 0o600)
-		},
-		"socket": func(_ *testing.T, path, _ string) error {
-			return unix.Mknod(path, unix.S_IFSOCK|0o600, 0)
-		},
-		"directory": func(_ *testing.T, path, _ string) error { return os.Mkdir(path, 0o755) },
-		"file": func(_ *testing.T, path, _ string) error {
-			return os.WriteFile(path, []byte("x"), 0o600)
-		},
 	}
 	for _, c := range []struct {
 		place string
@@ -580,7 +582,7 @@ func TestStrangeFiles(t *testing.T) {
 			"file",
 		}},
 	} {
-		for kind, make := range kinds {
+		for kind, make := range strangeFiles {
 			t.Run(c.place+" is a "+kind, func(t *testing.T) {
 				s, dir := store(t), target(t)
 				if c.place != "" {
@@ -588,7 +590,7 @@ func TestStrangeFiles(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if err := make(t, filepath.Join(dirOf(s), c.place), dir); err != nil {
+				if err := make(filepath.Join(dirOf(s), c.place), dir); err != nil {
 					t.Fatal(err)
 				}
 				_, err := s.Add(t.Context(), key("a"), dual)
@@ -700,7 +702,7 @@ func TestNothingStaysOpen(t *testing.T) {
 	want(t, "open files", open(), before)
 }
 
-// Whoever waits for the lock gives up in time, having changed nothing.
+// Whoever waits for the lock stops in time, having changed nothing.
 func TestWaitEndsWithContext(t *testing.T) {
 	s := store(t)
 	add(t, s, "a", dual...)

@@ -133,6 +133,93 @@ func repository(t *testing.T) string {
 	return dir
 }
 
+// build builds cmd/one otherwise than scripts/build.sh does.
+func build(t *testing.T, dir string, flags ...string) {
+	t.Helper()
+	args := append([]string{"build", "-o", filepath.Join(dir, "binaries/amd64/one")}, flags...)
+	command(t, filepath.Join(dir, "source"), []string{
+		"GOFLAGS=-buildvcs=false", "GOARCH=amd64", "CGO_ENABLED=0",
+	}, "go", append(args, "./cmd/one")...)
+}
+
+const (
+	version = "-ldflags=-X main.buildVersion=v1.2.3"
+	// fit is the one kind that is not refused.
+	fit = "fit"
+)
+
+// spoilt are the kinds of what is not fit for the image, by what is said of each.
+var spoilt = map[string]func(t *testing.T, dir string){
+	fit:                        func(*testing.T, string) {},
+	"not built with -trimpath": func(t *testing.T, dir string) { build(t, dir, version) },
+	"built with vcs": func(t *testing.T, dir string) {
+		build(t, dir, version, "-trimpath", "-buildvcs=true")
+	},
+	"is linked dynamically": func(t *testing.T, dir string) {
+		build(t, dir, version, "-trimpath", "-buildmode=pie")
+	},
+	`it prints "one devel\n", not v1.2.3`: func(t *testing.T, dir string) {
+		build(t, dir, "-trimpath")
+	},
+	"not built with GOARCH=arm64": func(t *testing.T, dir string) {
+		write(t, filepath.Join(dir, "binaries/arm64/one"),
+			read(t, filepath.Join(dir, "binaries/amd64/one")))
+	},
+	`architecture "mips" is unknown`: func(t *testing.T, dir string) {
+		write(t, filepath.Join(dir, "binaries/mips/one"),
+			read(t, filepath.Join(dir, "binaries/amd64/one")))
+	},
+	"unrecognized file format": func(t *testing.T, dir string) {
+		write(t, filepath.Join(dir, "binaries/amd64/sh"), "#!/bin/sh\n")
+	},
+	"is not a regular file": func(t *testing.T, dir string) {
+		if err := os.Symlink("one", filepath.Join(dir, "binaries/amd64/link")); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"arm64 has one, amd64 has one two": func(t *testing.T, dir string) {
+		if err := os.Remove(filepath.Join(dir, "binaries/arm64/two")); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"has no architecture": func(t *testing.T, dir string) {
+		if err := os.RemoveAll(filepath.Join(dir, "binaries")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(dir, "binaries"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"module example.org/dep: has no license": func(t *testing.T, dir string) {
+		for _, name := range []string{"LICENSE", "forked/LICENSE.txt"} {
+			if err := os.Remove(filepath.Join(dir, "source/dep", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	},
+	"module example.org/dep: 0 % of its forked/LICENSE.txt is a known license": func(
+		t *testing.T, dir string,
+	) {
+		write(t, filepath.Join(dir, "source/dep/forked/LICENSE.txt"), small["dep/unused/LICENSE"])
+	},
+	"module example.org/dep: its COPYING is WTFPL, which is not permitted": func(
+		t *testing.T, dir string,
+	) {
+		write(t, filepath.Join(dir, "source/dep/COPYING"),
+			"DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE\n"+
+				"TERMS AND CONDITIONS FOR COPYING, DISTRIBUTION AND MODIFICATION\n\n"+
+				"0. You just DO WHAT THE FUCK YOU WANT TO.\n")
+	},
+	"module example.org/more is in the source, not in the binaries": func(t *testing.T, dir string) {
+		source := filepath.Join(dir, "source")
+		write(t, filepath.Join(source, "dep/go.mod"), "module example.org/more\n\ngo 1.26\n")
+		for _, name := range []string{"go.mod", "cmd/one/main.go"} {
+			write(t, filepath.Join(source, name),
+				strings.ReplaceAll(small[name], "example.org/dep", "example.org/more"))
+		}
+	},
+}
+
 // Whatever is not fit for the image stops it, and the output directory stays as it was.
 func TestRefused(t *testing.T) {
 	source := repository(t)
@@ -140,83 +227,7 @@ func TestRefused(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		command(t, source, []string{"GOARCH=" + arch}, "scripts/build.sh", filepath.Join(good, arch))
 	}
-	// build builds cmd/one otherwise than scripts/build.sh does.
-	build := func(t *testing.T, dir string, flags ...string) {
-		t.Helper()
-		args := append([]string{"build", "-o", filepath.Join(dir, "binaries/amd64/one")}, flags...)
-		command(t, filepath.Join(dir, "source"), []string{
-			"GOFLAGS=-buildvcs=false", "GOARCH=amd64", "CGO_ENABLED=0",
-		}, "go", append(args, "./cmd/one")...)
-	}
-	const version, fit = "-ldflags=-X main.buildVersion=v1.2.3", "fit"
-	for says, spoil := range map[string]func(t *testing.T, dir string){
-		fit:                        func(*testing.T, string) {},
-		"not built with -trimpath": func(t *testing.T, dir string) { build(t, dir, version) },
-		"built with vcs": func(t *testing.T, dir string) {
-			build(t, dir, version, "-trimpath", "-buildvcs=true")
-		},
-		"is linked dynamically": func(t *testing.T, dir string) {
-			build(t, dir, version, "-trimpath", "-buildmode=pie")
-		},
-		`it prints "one devel\n", not v1.2.3`: func(t *testing.T, dir string) {
-			build(t, dir, "-trimpath")
-		},
-		"not built with GOARCH=arm64": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "binaries/arm64/one"),
-				read(t, filepath.Join(dir, "binaries/amd64/one")))
-		},
-		`architecture "mips" is unknown`: func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "binaries/mips/one"),
-				read(t, filepath.Join(dir, "binaries/amd64/one")))
-		},
-		"unrecognized file format": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "binaries/amd64/sh"), "#!/bin/sh\n")
-		},
-		"is not a regular file": func(t *testing.T, dir string) {
-			if err := os.Symlink("one", filepath.Join(dir, "binaries/amd64/link")); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"arm64 has one, amd64 has one two": func(t *testing.T, dir string) {
-			if err := os.Remove(filepath.Join(dir, "binaries/arm64/two")); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"has no architecture": func(t *testing.T, dir string) {
-			if err := os.RemoveAll(filepath.Join(dir, "binaries")); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Mkdir(filepath.Join(dir, "binaries"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"module example.org/dep: has no license": func(t *testing.T, dir string) {
-			for _, name := range []string{"LICENSE", "forked/LICENSE.txt"} {
-				if err := os.Remove(filepath.Join(dir, "source/dep", name)); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-		"module example.org/dep: 0 % of its forked/LICENSE.txt is a known " +
-			"license": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "source/dep/forked/LICENSE.txt"), small["dep/unused/LICENSE"])
-		},
-		"module example.org/dep: its COPYING is WTFPL, which is not " +
-			"permitted": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "source/dep/COPYING"),
-				"DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE\n"+
-					"TERMS AND CONDITIONS FOR COPYING, DISTRIBUTION AND MODIFICATION\n\n0. You just DO WHAT THE "+
-					"FUCK YOU WANT TO.\n")
-		},
-		"module example.org/more is in the source, not in the binaries": func(t *testing.T, dir string) {
-			source := filepath.Join(dir, "source")
-			write(t, filepath.Join(source, "dep/go.mod"), "module example.org/more\n\ngo 1.26\n")
-			for _, name := range []string{"go.mod", "cmd/one/main.go"} {
-				write(t, filepath.Join(source, name),
-					strings.ReplaceAll(small[name], "example.org/dep", "example.org/more"))
-			}
-		},
-	} {
+	for says, spoil := range spoilt {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -227,9 +238,9 @@ func TestRefused(t *testing.T) {
 			write(t, filepath.Join(dir, "out/braid.tar"), "old")
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), []string{
-				"-binaries", filepath.Join(dir, "binaries"), "-source", filepath.Join(dir, "source"), "-out",
-				filepath.Join(dir, "out"),
-				"-name", "localhost/braid", "-version", "v1.2.3", "-created", "1700000000",
+				"-binaries", filepath.Join(dir, "binaries"), "-source", filepath.Join(dir, "source"),
+				"-out", filepath.Join(dir, "out"), "-name", "localhost/braid", "-version", "v1.2.3",
+				"-created", "1700000000",
 			}, &stdout, &stderr)
 			if says == fit {
 				if code != 0 {
