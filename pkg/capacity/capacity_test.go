@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/braid-cni/braid/pkg/capacity"
@@ -41,29 +42,30 @@ func TestResource(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("n", 62)
 	seen := map[string]string{}
-	for _, ref := range [][2]string{
-		{"default", "gke-network-1"},
-		{"default", "a.b"},
-		{"default.a", "b"},
-		{"a", strings.Repeat("b", 60)},
-		{"a", strings.Repeat("b", 61)},
-		{"a", strings.Repeat("b", 62)},
-		{long, "a"},
-		{long, "b"},
-		{long, long},
-		{long, long + "." + long},
-		{"a", strings.Repeat("b.", 120) + "c"},
+	for _, ref := range []types.NamespacedName{
+		{Namespace: "default", Name: "gke-network-1"},
+		{Namespace: "default", Name: "a.b"},
+		{Namespace: "default.a", Name: "b"},
+		{Namespace: "a", Name: strings.Repeat("b", 60)},
+		{Namespace: "a", Name: strings.Repeat("b", 61)},
+		{Namespace: "a", Name: strings.Repeat("b", 62)},
+		{Namespace: long, Name: "a"},
+		{Namespace: long, Name: "b"},
+		{Namespace: long, Name: long},
+		{Namespace: long, Name: long + "." + long},
+		{Namespace: "a", Name: strings.Repeat("b.", 120) + "c"},
 	} {
-		nad := &metav1.ObjectMeta{Namespace: ref[0], Name: ref[1]}
+		nad := &metav1.ObjectMeta{Namespace: ref.Namespace, Name: ref.Name}
 		name := capacity.Resource(nad)
-		if problems := append(validation.IsQualifiedName(name),
-			validation.IsQualifiedName("requests."+name)...); len(problems) > 0 && ref[0] != "default.a" {
+		problems := append(validation.IsQualifiedName(name),
+			validation.IsQualifiedName("requests."+name)...)
+		if len(problems) > 0 && ref.Namespace != "default.a" {
 			t.Errorf("%v: %s: %v", ref, name, problems)
 		}
-		if before, ok := seen[name]; ok && ref[0] != "default.a" {
+		if before, ok := seen[name]; ok && ref.Namespace != "default.a" {
 			t.Errorf("%v and %s are both %s", ref, before, name)
 		}
-		seen[name] = fmt.Sprint(ref)
+		seen[name] = ref.String()
 	}
 	if _, ok := seen["braid-cni.io/default.gke-network-1"]; !ok {
 		t.Errorf("names %v", seen)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/pkg/nettest"
@@ -89,72 +90,83 @@ func TestAddCheckDel(t *testing.T) {
 	}
 }
 
-// What the reference prints, ours prints, but for what is chosen at random.
-func TestResultIsTheReferences(t *testing.T) {
-	t.Parallel()
+// outcome is what an ADD prints and leaves, but for what is chosen at random.
+type outcome struct{ Result, Pod, Node string }
+
+func outcomeOf(t *testing.T, runner plugintest.Runner, c conf) outcome {
+	t.Helper()
+	n := plugintest.New(t, runner)
+	p := n.Pod("a")
+	out, err := p.Call("ADD", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var short bytes.Buffer
+	out = bytes.ReplaceAll(out, []byte(p.NetNS), []byte("NETNS"))
+	if err := json.Compact(&short, out); err != nil {
+		t.Fatal(err)
+	}
 	mac := regexp.MustCompile(`"mac":"[0-9a-f:]+"`)
 	veth := regexp.MustCompile(`veth[0-9a-f]{8}`)
 	// The kernel adds these in its own time.
 	late := regexp.MustCompile(`route6 table local .*\n`)
-	dns := conf{"dns": conf{"nameservers": []string{"10.1.0.53"}}}
-	default4 := conf{"routes": []conf{{"dst": "0.0.0.0/0", "gw": "10.1.0.9"}}}
-	routes := conf{
+	return outcome{
+		Result: veth.ReplaceAllString(mac.ReplaceAllString(short.String(), `"mac":"MAC"`), "VETH"),
+		Pod:    late.ReplaceAllString(p.Snapshot(), ""),
+		Node:   late.ReplaceAllString(veth.ReplaceAllString(n.Host.Snapshot(), "VETH"), ""),
+	}
+}
+
+// static is an IPAM plugin that assigns these addresses.
+func static(more conf, addresses ...string) conf {
+	return conf{"type": "static", "addresses": ipam(addresses...)["ips"]}.With(more)
+}
+
+var (
+	dns      = conf{"dns": conf{"nameservers": []string{"10.1.0.53"}}}
+	default4 = conf{"routes": []conf{{"dst": "0.0.0.0/0", "gw": "10.1.0.9"}}}
+	routes   = conf{
 		"routes": []conf{{"dst": "172.16.0.0/12"}, {"dst": "172.20.0.0/16", "gw": "10.1.0.7"}},
 	}
-	static := func(more conf, addresses ...string) conf {
-		list := ipam(addresses...)["ips"]
-		return conf{"type": "static", "addresses": list}.With(more)
-	}
-	for name, c := range map[string]conf{
-		"without IPAM": dns,
-		"disabled":     {"disableContainerInterface": true},
-		"addresses":    {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64")},
-		"gateways of IPAM": {
-			"ipam":      static(nil, "10.1.0.2/24 via 10.1.0.254", "fd00::2/64 via fd00::fe"),
-			"isGateway": true,
-		},
-		"gateways added": {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64"), "isGateway": true},
-		"default gateways": {
-			"ipam":             static(nil, "10.1.0.2/24", "fd00::2/64"),
-			"isDefaultGateway": true,
-		},
-		"default route there": {"ipam": static(default4, "10.1.0.2/24"), "isDefaultGateway": true},
-		"routes":              {"ipam": static(routes, "10.1.0.2/24 via 10.1.0.1")},
-		"DNS of IPAM":         {"ipam": static(dns, "10.1.0.2/24")},
-		"DNS of both":         {"ipam": static(dns, "10.1.0.2/24"), "dns": conf{"domain": "example.org"}},
-		"MAC":                 {"args": conf{"cni": conf{"mac": "02:00:00:00:00:01"}}},
-		"old version": {
-			"cniVersion": "0.4.0", "ipam": static(nil, "10.1.0.2/24"),
-			"isGateway": true,
-		},
-		"very old version": {
-			"cniVersion": "0.2.0", "ipam": static(nil, "10.1.0.2/24"),
-			"isGateway": true,
-		},
-	} {
+)
+
+// sameResults are configurations for which ours and the reference print and leave the same.
+var sameResults = map[string]conf{
+	"without IPAM": dns,
+	"disabled":     {"disableContainerInterface": true},
+	"addresses":    {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64")},
+	"gateways of IPAM": {
+		"ipam":      static(nil, "10.1.0.2/24 via 10.1.0.254", "fd00::2/64 via fd00::fe"),
+		"isGateway": true,
+	},
+	"gateways added": {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64"), "isGateway": true},
+	"default gateways": {
+		"ipam":             static(nil, "10.1.0.2/24", "fd00::2/64"),
+		"isDefaultGateway": true,
+	},
+	"default route there": {"ipam": static(default4, "10.1.0.2/24"), "isDefaultGateway": true},
+	"routes":              {"ipam": static(routes, "10.1.0.2/24 via 10.1.0.1")},
+	"DNS of IPAM":         {"ipam": static(dns, "10.1.0.2/24")},
+	"DNS of both":         {"ipam": static(dns, "10.1.0.2/24"), "dns": conf{"domain": "example.org"}},
+	"MAC":                 {"args": conf{"cni": conf{"mac": "02:00:00:00:00:01"}}},
+	"old version": {
+		"cniVersion": "0.4.0", "ipam": static(nil, "10.1.0.2/24"),
+		"isGateway": true,
+	},
+	"very old version": {
+		"cniVersion": "0.2.0", "ipam": static(nil, "10.1.0.2/24"),
+		"isGateway": true,
+	},
+}
+
+func TestResultIsTheReferences(t *testing.T) {
+	t.Parallel()
+	for name, c := range sameResults {
 		t.Run(name, func(t *testing.T) {
 			c = conf{"type": "bridge", "bridge": "br0"}.With(c)
-			var printed, pods, nodes [2]string
-			for i, runner := range []plugintest.Runner{ours(), plugintest.Reference{}} {
-				n := plugintest.New(t, runner)
-				p := n.Pod("a")
-				out, err := p.Call("ADD", c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				s := strings.ReplaceAll(string(out), p.NetNS, "NETNS")
-				var short bytes.Buffer
-				if err := json.Compact(&short, []byte(s)); err != nil {
-					t.Fatal(err)
-				}
-				printed[i] = veth.ReplaceAllString(mac.ReplaceAllString(short.String(), `"mac":"MAC"`), "VETH")
-				pods[i] = late.ReplaceAllString(p.Snapshot(), "")
-				nodes[i] = late.ReplaceAllString(veth.ReplaceAllString(n.Host.Snapshot(), "VETH"), "")
-			}
-			for what, got := range map[string][2]string{"result": printed, "pod": pods, "node": nodes} {
-				if got[0] != got[1] {
-					t.Errorf("%s: ours\n%s\ntheirs\n%s", what, got[0], got[1])
-				}
+			theirs := outcomeOf(t, plugintest.Reference{}, c)
+			if diff := cmp.Diff(theirs, outcomeOf(t, ours(), c)); diff != "" {
+				t.Errorf("-theirs +ours:\n%s", diff)
 			}
 		})
 	}

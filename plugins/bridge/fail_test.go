@@ -95,7 +95,7 @@ func TestRollBack(t *testing.T) {
 			more: conf{"ipam": ipam("10.1.0.2/24").With(conf{"fail": "ADD"})},
 			says: "as the test wants it",
 		},
-		"IPAM gives no address": {more: conf{"ipam": ipam()}, says: "no address"},
+		"IPAM assigns no address": {more: conf{"ipam": ipam()}, says: "no address"},
 		"no such IPAM": {
 			more: conf{"ipam": conf{"type": "no-such-ipam"}},
 			says: "no-such-ipam",

@@ -37,7 +37,7 @@ func node(t testing.TB) *plugintest.Node {
 	return plugintest.New(t, ours())
 }
 
-// fixed is an IPAM plugin that gives what its configuration says; a pod "+5" gets addresses that
+// fixed is an IPAM plugin that returns what its configuration says; a pod "+5" gets addresses that
 // are higher by 5.
 type fixed struct{}
 

@@ -2,7 +2,6 @@ package portmap_test
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -48,13 +47,21 @@ func TestHostIP(t *testing.T) {
 	}
 	v4, v6 := "pod saw 192.0.2.2", "pod saw 2001:db8:1::2"
 	not4, not6 := "node saw 192.0.2.2", "node saw 2001:db8:1::2"
-	for number, want := range map[int][4]string{
-		8080: {not4, v4, not6, not6}, 8081: {v4, v4, not6, not6}, 8082: {not4, not4, v6, v6},
-		8083: {not4, not4, not6, v6}, 8084: {not4, v4, not6, not6},
+	for _, want := range []struct {
+		port                   string
+		first, ninth           string // at 192.0.2.1 and .9
+		firstOfIP6, ninthOfIP6 string // at 2001:db8:1::1 and ::9
+	}{
+		{"8080", not4, v4, not6, not6},
+		{"8081", v4, v4, not6, not6},
+		{"8082", not4, not4, v6, v6},
+		{"8083", not4, not4, not6, v6},
+		{"8084", not4, v4, not6, not6},
 	} {
-		for i, ip := range []string{"192.0.2.1", "192.0.2.9", "[2001:db8:1::1]", "[2001:db8:1::9]"} {
-			expect(t, w.client, "tcp", fmt.Sprintf("%s:%d", ip, number), want[i])
-		}
+		expect(t, w.client, "tcp", "192.0.2.1:"+want.port, want.first)
+		expect(t, w.client, "tcp", "192.0.2.9:"+want.port, want.ninth)
+		expect(t, w.client, "tcp", "[2001:db8:1::1]:"+want.port, want.firstOfIP6)
+		expect(t, w.client, "tcp", "[2001:db8:1::9]:"+want.port, want.ninthOfIP6)
 	}
 	if err := errors.Join(p.Check(c), p.Del(c)); err != nil {
 		t.Error(err)

@@ -86,10 +86,10 @@ func TestM30BothNamesAtOnce(t *testing.T) {
 	var mu sync.Mutex
 	by := map[netip.Addr]string{}
 	var group sync.WaitGroup
-	for _, names := range [][2]string{{"net", "team.net"}, {"team.net", "net"}} {
+	for _, network := range []struct{ name, other string }{{"net", "team.net"}, {"team.net", "net"}} {
 		for _, c := range []string{"a", "b", "c", "d"} {
 			group.Go(func() {
-				store, id := named(s, names[0], names[1]), inNetwork(names[0], c)
+				store, id := named(s, network.name, network.other), inNetwork(network.name, c)
 				for range 20 {
 					leases, err := store.Add(t.Context(), id, wish)
 					if err != nil {
@@ -99,9 +99,9 @@ func TestM30BothNamesAtOnce(t *testing.T) {
 					addr := leases[0].Addr.Addr()
 					mu.Lock()
 					if other := by[addr]; other != "" {
-						t.Errorf("%v is that of %s and of %s", addr, other, names[0]+c)
+						t.Errorf("%v is that of %s and of %s", addr, other, network.name+c)
 					}
-					by[addr] = names[0] + c
+					by[addr] = network.name + c
 					mu.Unlock()
 					time.Sleep(time.Millisecond) // others have their turn
 					mu.Lock()

@@ -547,7 +547,7 @@ func TestAddressesGoBackWhenThePluginFails(t *testing.T) {
 	want(t, "leases", n.addresses(), before)
 }
 
-// DEL gives the addresses back, whatever key has gone from the configuration since. Where another
+// DEL frees the addresses, whatever key has gone from the configuration since. Where another
 // dataDir was, only a record of the configuration says.
 func TestDelWithoutEachKey(t *testing.T) {
 	n := newNode(t, ours(file.Boot{}))

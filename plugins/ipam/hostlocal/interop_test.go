@@ -180,7 +180,12 @@ type differential struct {
 	prevs   [3]map[string]json.RawMessage
 }
 
-const theirs = 0
+// The nodes of a differential.
+const (
+	theirs = iota
+	oursAlone
+	inTurn
+)
 
 func newDifferential(t *testing.T, seed uint64, nodes [3]*node) *differential {
 	t.Helper()
@@ -205,8 +210,8 @@ func (d *differential) step(o operation) bool {
 		}
 		after[i] = n.leases()
 	}
-	if seen[theirs] == "DEL fails" && seen[1] == "DEL succeeds" {
-		for addr, content := range after[1] {
+	if seen[theirs] == "DEL fails" && seen[oursAlone] == "DEL succeeds" {
+		for addr, content := range after[oursAlone] {
 			if content == o.id+"\r\n"+o.ifName {
 				d.t.Errorf("%+v leaves %s", o, addr)
 			}
@@ -214,9 +219,9 @@ func (d *differential) step(o operation) bool {
 		return false
 	}
 	// Of several addresses that are asked for, the reference tries one or another first.
-	moved := !maps.Equal(after[theirs], before[theirs]) || !maps.Equal(after[2], before[2])
-	if seen[theirs] == "ADD fails" && seen[1] == "ADD fails" && moved {
-		want(d.t, fmt.Sprintf("leases after %+v fails", o), after[1], before[1])
+	moved := !maps.Equal(after[theirs], before[theirs]) || !maps.Equal(after[inTurn], before[inTurn])
+	if seen[theirs] == "ADD fails" && seen[oursAlone] == "ADD fails" && moved {
+		want(d.t, fmt.Sprintf("leases after %+v fails", o), after[oursAlone], before[oursAlone])
 		return false
 	}
 	for i := 1; i < len(d.nodes); i++ {
@@ -229,7 +234,7 @@ func (d *differential) step(o operation) bool {
 	return true
 }
 
-// Both at once get every address, each once, and each can give back what the other got.
+// Both at once get every address, each once, and each can free what the other got.
 func TestTogetherWithReference(t *testing.T) {
 	const n, each = 61, 4 // a /26 without network, gateway and broadcast
 	us := newNode(t, ours(file.Boot{}))
