@@ -145,7 +145,7 @@ func (w *workspace) kubeletBack() {
 	})
 }
 
-// burst is many pods with two networks each that give them interfaces, created at once.
+// burst is many pods with two networks each, created at once.
 type burst struct {
 	*workspace
 	names []string

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	// account is Braid's on the node, by the names that conf/rbac gives it.
+	// account is Braid's on the node, by its names in conf/rbac.
 	accountNamespace, accountName = "kube-system", "braid"
 
 	account = "system:serviceaccount:" + accountNamespace + ":" + accountName
@@ -96,7 +96,7 @@ func prepare(ctx context.Context, cluster *lab.Cluster) error {
 	return err
 }
 
-// install does what README.md says under "Install", and gives the node the default network and a
+// install does what README.md says under "Install", and writes the default network and a
 // second interface for more networks.
 func install(ctx context.Context, node *lab.Node) error {
 	for _, dir := range []string{"crd", "rbac"} {

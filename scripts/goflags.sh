@@ -8,7 +8,7 @@
 # and on another root file system; only `go test -race` needs cgo.
 export GOFLAGS='-mod=readonly -trimpath -buildvcs=false -gcflags=all=-dwarf=false' GOWORK=off CGO_ENABLED=0
 
-# quietly runs a command of which only a failure is worth reading: Go names each module that it
+# quietly runs a command and prints only its failure: Go names each module that it
 # downloads.
 quietly() {
 	local log code=0

@@ -12,7 +12,7 @@
 #   BRAID_CNITOOL   path of cnitool
 #   BRAID_UML=1     they run in the user-mode kernel
 #   BRAID_BINARY    braid, with braidctl beside it
-#   BRAID_WEAKENED  directory of the same, of which tests switch single mechanisms off (pkg/weaken)
+#   BRAID_WEAKENED  directory of the same, whose mechanisms tests switch off one by one (pkg/weaken)
 #   BRAID_TEST_BINARY  the tests of cmd/braid without the race detector: they start themselves as braid, thousands of times
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -6,7 +6,7 @@
 #
 # The program runs as root on this machine's own file system, as it is, below a tmpfs: it reads
 # everything and changes nothing, whatever it writes is gone afterwards. /run is empty. Nothing of
-# this environment reaches it but PATH, HOME and what --env gives; BRAID_UML=1 is set. What it
+# this environment reaches it but PATH, HOME and what --env names; BRAID_UML=1 is set. What it
 # prints comes out on standard output, and its exit code is returned. 125 means that the kernel did
 # not boot, died, or did not end in time; its last words are then on standard error.
 #

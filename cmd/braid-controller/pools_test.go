@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// label gives a node labels, and makes it if it is not there.
+// label sets labels of a node, and makes it if it is not there.
 func (h *hookedAPI) label(node, labels string) {
 	h.t.Helper()
 	h.apply(fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: {%s}}}",

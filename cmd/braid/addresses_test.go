@@ -40,7 +40,7 @@ func (h *host) address(p *pod, ifname string) string {
 	return ""
 }
 
-// Networks whose ranges overlap never give the same address, and give each one.
+// Networks whose ranges overlap never assign the same address, and assign every one.
 func TestWhereabouts(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -74,7 +74,7 @@ func TestWhereabouts(t *testing.T) {
 	h.clean(append(pods, q)...)
 }
 
-// A pod that fails later gives its addresses back.
+// The addresses of a pod that fails later are freed.
 func TestWhereaboutsRollBack(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -48,7 +48,7 @@ type apiHost struct {
 	user      string
 }
 
-// newAPIHost gives Braid the account of conf/rbac/node.yaml, which may not read pods.
+// newAPIHost has Braid use the account of conf/rbac/node.yaml, which may not read pods.
 func newAPIHost(t *testing.T, namespace string) *apiHost {
 	t.Helper()
 	h := &apiHost{host: newHost(t), server: cluster.Get(t), namespace: namespace}
@@ -138,7 +138,7 @@ func (h *apiHost) as(user string, groups ...string) {
 	h.use(path, user)
 }
 
-// use gives Braid the kubeconfig of a user.
+// use has Braid use the kubeconfig of a user.
 func (h *apiHost) use(path, user string) {
 	h.t.Helper()
 	data, err := os.ReadFile(path)

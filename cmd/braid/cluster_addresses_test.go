@@ -57,7 +57,7 @@ func (h *host) blocks() (list []v1alpha1.IPBlock) {
 	return list
 }
 
-// owners are the nodes of the blocks, each with the addresses that it has as the object tells it.
+// owners are the nodes of the blocks, each with the addresses that it has by the object.
 func (h *host) owners() string {
 	var all []string
 	for _, b := range h.blocks() {
@@ -99,7 +99,7 @@ func (h *host) cutOff() (back func()) {
 	}
 }
 
-// TestR25NoAddressAfterTheLease: a node that cannot look whether its blocks are its own gives
+// TestR25NoAddressAfterTheLease: a node that cannot see that its blocks are its own assigns
 // addresses of them for a while, and then none.
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	t.Parallel()
@@ -173,7 +173,7 @@ func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
 	}
 }
 
-// TestR26StatusAsksNobody: STATUS tells what the node knows, and tends nothing.
+// TestR26StatusAsksNobody: STATUS reports what the node knows, and does no upkeep.
 func TestR26StatusAsksNobody(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -238,7 +238,7 @@ func TestR28StateLost(t *testing.T) {
 	}
 }
 
-// TestR28Renamed: a node that gets another name gives back what it holds under the earlier one.
+// TestR28Renamed: a node that gets another name frees what it holds under the earlier one.
 func TestR28Renamed(t *testing.T) {
 	for _, command := range []string{"DEL", "GC"} {
 		for name, cidr := range map[string]string{"shared": "10.20.0.0/29", "own": "10.20.0.0/24"} {

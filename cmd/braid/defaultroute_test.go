@@ -23,7 +23,7 @@ func (h *host) on(plugin, ipam string) string {
 	return strings.TrimSuffix(plugin, "}") + "," + ipam + "}"
 }
 
-// dualStack gives the default network addresses and default routes of both families.
+// dualStack has the default network assign addresses and default routes of both families.
 func (h *host) dualStack() {
 	h.conf["delegates"] = []any{with(h.defaultNetwork(), "ipam", map[string]any{
 		"type": "host-local", "dataDir": h.path("leases"),
@@ -70,7 +70,7 @@ func (h *host) recorded(p *pod) string {
 	return string(data)
 }
 
-// A plugin that gives the pod's interface the default route in the place of another's, as a DHCP
+// A plugin that replaces another's default route with one of the pod's interface, as a DHCP
 // client may.
 const greedy = `case $CNI_COMMAND in
 ADD)

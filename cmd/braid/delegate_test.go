@@ -28,7 +28,7 @@ echo "$kind $CNI_COMMAND $CNI_IFNAME" >>"$dir/list"
 `, h.path("calls"), kind, body))
 }
 
-// passOn is the body of a chained fake, which gives the result of the plugin before it.
+// passOn is the body of a chained fake, which prints the result of the plugin before it.
 const passOn = `if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\({.*}\),` +
 	`"\(runtimeConfig\|type\)":.*/\1/' "$stdin"; exit; fi`
 

@@ -150,7 +150,7 @@ func covers(t *testing.T, points []string, kinds ...string) {
 // after it.
 func isAddresses(point string) bool { return strings.HasPrefix(point, "addresses: ") }
 
-// whole fails the test unless the pod has all that its ADD gives, once.
+// whole fails the test unless the pod has all of its ADD's result, once.
 func (h *host) whole(p *pod) {
 	h.t.Helper()
 	h.has(p, "eth0", "net1", "net2", "net3")
@@ -166,7 +166,7 @@ func (h *host) whole(p *pod) {
 		names = append(names, s.Name+" "+s.Interface)
 		for _, ip := range s.IPs {
 			if !strings.Contains(p.Addrs(), "addr "+s.Interface+" "+ip+"/") {
-				h.t.Errorf("the status gives %s to %s, the pod has %s", ip, s.Interface, p.Addrs())
+				h.t.Errorf("in the status %s is of %s, the pod has %s", ip, s.Interface, p.Addrs())
 			}
 		}
 		if (s.DeviceInfo != nil) != (s.Interface == "net3") {
@@ -326,7 +326,7 @@ func (h *host) nobodyHas(p *pod) {
 }
 
 // TestFaultAddresses kills an ADD of cluster-wide addresses at each point, the first on the node
-// and a later one, and a DEL. The runtime's DEL gives all of them back.
+// and a later one, and a DEL. The runtime's DEL frees all of them.
 func TestFaultAddresses(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -540,8 +540,8 @@ func TestFaultDelegateOutlives(t *testing.T) {
 	}
 }
 
-// TestFaultSigterm stops an ADD as a runtime does that gives up: it takes back what it did, and
-// says that it may be tried again.
+// TestFaultSigterm stops an ADD as a runtime does that waits no longer: it takes back what it did,
+// and says that it may be tried again.
 func TestFaultSigterm(t *testing.T) {
 	h, p := faultHost(t)
 	h.gate("ADD")

@@ -175,7 +175,7 @@ func TestRecordNotUnderstood(t *testing.T) {
 	}
 }
 
-// TestRecordNotUnderstoodAndCacheLost: where nothing tells what there is, DEL fails, and changes
+// TestRecordNotUnderstoodAndCacheLost: where nothing says what there is, DEL fails, and changes
 // nothing, until somebody who knows is back.
 func TestRecordNotUnderstoodAndCacheLost(t *testing.T) {
 	t.Parallel()

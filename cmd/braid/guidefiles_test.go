@@ -24,7 +24,7 @@ type guideObject struct {
 	Spec struct{ Config string }
 }
 
-// guideFiles gives the node the guide's policy, its NICs and the NADs of its files, as they are but
+// guideFiles installs the guide's policy, its NICs and the NADs of its files, as they are but
 // for the paths of logs and leases, and returns the pods of these files by name.
 func (h *host) guideFiles(files ...string) map[string]*pod {
 	h.t.Helper()

@@ -163,7 +163,7 @@ func (h *host) sub(t *testing.T) *host {
 	return &sub
 }
 
-// hide gives a manifest of the subtest another name, that nodeState leaves out, and removes it at
+// hide renames a manifest of the subtest to what nodeState leaves out, and removes it at
 // the end.
 func (h *host) hide(name string) {
 	h.t.Helper()
@@ -638,7 +638,7 @@ func TestHostileCache(t *testing.T) {
 	}
 }
 
-// TestHostileNothingKnown: where neither record nor cache nor pod tells what there was, a DEL does
+// TestHostileNothingKnown: where neither record nor cache nor pod says what there was, a DEL does
 // not say that it is removed.
 func TestHostileNothingKnown(t *testing.T) {
 	t.Parallel()

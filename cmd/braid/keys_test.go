@@ -29,7 +29,7 @@ func (h *host) cluster(network string) {
 	h.conf["delegates"] = []any{map[string]any{"name": "ignored", "type": "nosuch"}}
 }
 
-// named gives a configuration a name.
+// named adds a name to a configuration.
 func named(config, name string) string {
 	return strings.Replace(config, "{", `{"name":"`+name+`",`, 1)
 }

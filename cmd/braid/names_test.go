@@ -57,7 +57,7 @@ func TestM30NamedAsAnothers(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	h.tenants("a", "b")
-	// Three addresses, of which the other tenant has one.
+	// Three addresses. The other tenant has one of them.
 	h.nad("b/lan", h.named("lan", 12, 4, ""))
 	theirs := h.pod("b/theirs", "lan")
 	h.add(theirs)
@@ -225,7 +225,7 @@ func TestM30LabelLater(t *testing.T) {
 				by[h.address(p, "net1")] = p.name
 			}
 			h.env = []string{later + "=1h"}
-			h.must("CHECK", young[0]) // gives back what is idle
+			h.must("CHECK", young[0]) // frees what is idle
 			add("young2", &young)
 			add("young3", &young)
 			if _, err := os.Stat(h.path("leases", "lan")); err == nil {
@@ -275,7 +275,7 @@ func TestM30LostRecord(t *testing.T) {
 }
 
 // TestM30RangesAndTheirBlocks: a network with more ranges than a tenant may have takes no block,
-// and one that fails at its last range gives back those of the others.
+// and one that fails at its last range frees those of the others.
 func TestM30RangesAndTheirBlocks(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -13,8 +13,8 @@ import (
 // Items of the NPWG specification that only the whole shows: operations, their order, and what is
 // in the pod in the end.
 
-// dual gives the default network, and macvlan networks made by it, addresses and default routes of
-// both families.
+// dual has the default network, and macvlan networks made by it, assign addresses and default
+// routes of both families.
 func dual(h *host) {
 	network := h.defaultNetwork()
 	network["ipam"] = map[string]any{

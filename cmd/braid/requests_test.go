@@ -226,7 +226,7 @@ func TestR2OtherRequestsNeedCapability(t *testing.T) {
 	}
 }
 
-// What the runtime asks for the default network gives way to what the pod asks for it.
+// What the pod asks for the default network replaces what the runtime asks for it.
 func TestR2DefaultNetwork(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

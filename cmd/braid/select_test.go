@@ -7,7 +7,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// label gives the node a Node manifest with labels, as YAML.
+// label writes the node's Node manifest with labels, as YAML.
 func (h *host) label(labels string) {
 	h.t.Helper()
 	h.write("manifests/node.yaml",

@@ -68,7 +68,7 @@ func TestU3GuideInChinese(t *testing.T) {
 	}
 }
 
-// TestU3GuideNames: what the guide tells a reader to type or to open is there.
+// TestU3GuideNames: what a reader of the guide types or opens is there.
 func TestU3GuideNames(t *testing.T) {
 	p := readPage(t, "README.md")
 	commandLine := regexp.MustCompile(`(?:braidctl|kubectl braid) ([a-z][a-z -]*)`)

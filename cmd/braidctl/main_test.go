@@ -361,7 +361,7 @@ func TestR26TimerSharesABlock(t *testing.T) {
 			[]block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil)
 		return err
 	}
-	for range 4 { // it may ask for a block of which nothing is free first
+	for range 4 { // it may first ask for a block in which nothing is free
 		if err = add(); err == nil {
 			break
 		}

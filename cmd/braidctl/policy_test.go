@@ -145,7 +145,7 @@ metadata: {name: audited, namespace: free}
 spec: {config: '{"cniVersion":"1.0.0","type":"bridge","bridge":"ens224","ipam":{"type":"whereabouts","range":"10.9.0.0/16"}}'}
 `
 
-// TestM30OneLinkTwoSpaces: two namespaces that may give one address twice on one link are named,
+// TestM30OneLinkTwoSpaces: two namespaces that may assign one address twice on one link are named,
 // with what would separate them; and no others.
 func TestM30OneLinkTwoSpaces(t *testing.T) {
 	dir := files(t, map[string]string{"objects.yaml": overlapping, "conf/braid.conflist": `{"cniVersion":"1.1.0","name":"braid","plugins":[{"type":"braid",

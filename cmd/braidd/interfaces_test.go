@@ -16,7 +16,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nodenet"
 )
 
-// TestU7Interfaces: the agent gives the node's NIC its address, says so in the Node, raises an
+// TestU7Interfaces: the agent assigns the node's NIC its address, says so in the Node, raises an
 // event of what is wrong, and takes the address back when Braid is taken off the node.
 func TestU7Interfaces(t *testing.T) {
 	node, lan := nettest.New(t), nettest.New(t)

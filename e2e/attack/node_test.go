@@ -142,7 +142,7 @@ func (n *node) plugin(name, body string) {
 echo '{"cniVersion":"1.0.0"}'`)
 }
 
-// tenant gives a namespace the label of tenants.
+// tenant sets the label of tenants on a namespace.
 func (n *node) tenant(namespace string) {
 	n.Helper()
 	n.write(n.path("manifests", "namespace-"+namespace+".yaml"),

@@ -55,7 +55,7 @@ type running struct {
 	output bytes.Buffer
 }
 
-// Sixty-four processes on eight nodes give and take back addresses for a minute, are killed, their
+// Sixty-four processes on eight nodes assign and free addresses for a minute, are killed, their
 // nodes rebooted, and the API server is taken away. No address is given twice, and in the end each
 // can be given.
 func TestProcesses(t *testing.T) {
@@ -99,7 +99,7 @@ func (c *churn) start(w worker) {
 // kill ends a worker, which must not have ended by itself.
 func (c *churn) kill(r *running) {
 	c.t.Helper()
-	r.cmd.Process.Kill() //nolint:errcheck,gosec // Wait tells
+	r.cmd.Process.Kill() //nolint:errcheck,gosec // Wait returns it
 	r.cmd.Wait()         //nolint:errcheck,gosec // it was killed
 	if r.cmd.ProcessState.Exited() {
 		c.t.Fatalf("worker %d of node %d ended: %s", r.ID, r.Node, r.output.String())
@@ -232,7 +232,7 @@ func (c *churn) empty() (managers []*block.Manager) {
 		}
 		managers = append(managers, later)
 	}
-	for range 2 { // what one node gives back another may have waited for
+	for range 2 { // another node may have waited for what one frees
 		for n, m := range managers {
 			if err := m.Tend(ctx); err != nil {
 				c.t.Errorf("node %d: %v", n, err)
@@ -275,7 +275,7 @@ func (c *churn) fill(managers []*block.Manager) {
 	}
 }
 
-// answerRecalls has the nodes give back what others recall, as their daemons will, until it is told
+// answerRecalls has the nodes free what others recall, as their daemons will, until it is told
 // to stop.
 func (c *churn) answerRecalls(managers []*block.Manager) (stop func()) {
 	done := make(chan struct{})

@@ -31,9 +31,9 @@ const (
 )
 
 // TestU7FromClusterFileToPods: the guide's cluster configuration is judged and rendered, the agents
-// give the nodes' NICs their addresses, by IP block file and by DHCP, and pods of both nodes reach
-// each other over them. A node that boots has its addresses again. nics_test.go has what can be
-// wrong with NICs and block files.
+// assign the nodes' NICs their addresses, by IP block file and by DHCP, and pods of both nodes
+// reach each other over them. A node that boots has its addresses again. nics_test.go has what can
+// be wrong with NICs and block files.
 func TestU7FromClusterFileToPods(t *testing.T) {
 	w := newWorld(t)
 	w.installed()
@@ -257,7 +257,7 @@ func (w *world) addressesAt(n *lab.Node, nic string) (all []string) {
 	return all
 }
 
-// reachOver has a pod of each node with networks, of which that of the second node reaches the
+// reachOver has a pod of each node with networks. That of the second node reaches the
 // other over the first network.
 func (w *world) reachOver(networks string) {
 	w.t.Helper()

@@ -116,7 +116,7 @@ func TestNodeReboots(t *testing.T) {
 
 // TestCredentialEnds: somebody replaces the kubeconfig of one node, such as by one of a backup
 // whose token has expired. Then the ServiceAccount is another, which ends all tokens before their
-// time, and nothing in the kubeconfigs tells of it. Both times the agents put it right.
+// time, and nothing in the kubeconfigs shows it. Both times the agents put it right.
 func TestCredentialEnds(t *testing.T) {
 	w := newWorld(t)
 	w.private()

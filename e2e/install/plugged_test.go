@@ -15,7 +15,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// configure gives Braid's configuration to the agents, which begin anew with it.
+// configure restarts the agents with a configuration of Braid.
 func (w *world) configure(config string) {
 	w.t.Helper()
 	maps := w.Client().CoreV1().ConfigMaps(namespace)

@@ -97,7 +97,7 @@ func (w *world) containerdForgets(n *lab.Node, s recorded) {
 		}
 		n.Ctr(w.ctx, "tasks", "kill", "--signal=KILL", id) //nolint:errcheck // it may have ended
 		w.eventually("container "+id+" is removed", func() error {
-			n.Ctr(w.ctx, "tasks", "delete", "--force", id) //nolint:errcheck // the next says whether it did
+			n.Ctr(w.ctx, "tasks", "delete", "--force", id) //nolint:errcheck // the next fails if this did
 			_, err := n.Ctr(w.ctx, "containers", "delete", id)
 			return err
 		})

@@ -76,7 +76,7 @@ func (w *world) call(n *lab.Node, c *call) (string, error) {
 	return out, nil
 }
 
-// byAgent makes a call that the agent has to do. A busy machine has a client give up soon.
+// byAgent makes a call that the agent has to do. A client of a busy machine soon waits no longer.
 func (w *world) byAgent(n *lab.Node, c *call) error {
 	w.t.Helper()
 	var err error
@@ -325,8 +325,8 @@ func (w *world) manyDo(n *lab.Node, command string) {
 
 // manyCall makes all calls at once, and returns how long that took. One that fails is tried again
 // after a DEL, as runtimes do; one that fails twice fails the test. The clients have a cgroup of
-// their own, as a runtime has: 500 processes of the root cgroup would leave no time to an agent that
-// has one.
+// their own, as a runtime has: 500 processes of the root cgroup would leave no time to an agent
+// that has one.
 func (w *world) manyCall(n *lab.Node, verb string) time.Duration {
 	w.t.Helper()
 	start := time.Now()

@@ -190,7 +190,7 @@ func (s *soak) write(plain bool) {
 	}
 }
 
-// rename gives the node another name, or the first one again.
+// rename changes the node's name, or changes it back.
 func (s *soak) rename() {
 	own := s.config["braid"].(map[string]any)
 	own["nodeName"] = map[any]string{"soak": "soak-2", "soak-2": "soak"}[own["nodeName"]]

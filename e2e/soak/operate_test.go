@@ -211,7 +211,7 @@ func (s *soak) remove(b *sandbox, path string, f fault, rng *rand.Rand, wait fun
 	return false
 }
 
-// over is for a sandbox of which a DEL or GC said that nothing is left.
+// over is for a sandbox that a DEL or GC has removed.
 func (s *soak) over(b *sandbox) {
 	b.state = over
 	s.mu.Lock()

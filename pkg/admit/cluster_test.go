@@ -92,7 +92,7 @@ func newCluster(t *testing.T, keys string) *cluster {
 	return c
 }
 
-// configure gives the nodes a configuration with these keys.
+// configure sets the nodes' configuration to one with these keys.
 func (c *cluster) configure(keys string) {
 	c.t.Helper()
 	var err error

@@ -212,7 +212,7 @@ func TestHotPlugOfOthers(t *testing.T) {
 	n.left([]*pod{p})
 }
 
-// KubeVirt gives the links of a pod other names, and puts links of its own in their places. The
+// KubeVirt renames the links of a pod, and puts links of its own in their places. The
 // pod's own links go, and KubeVirt's stay.
 func TestHotPlugRenamedLinks(t *testing.T) {
 	n, p := hotplugs(t, "")

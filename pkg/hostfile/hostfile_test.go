@@ -40,7 +40,7 @@ func TestRead(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		limit        int64
-		read, linked string // what it gives, or the error
+		read, linked string // what it returns, or the error
 	}{
 		{"file", 5, "12345", "12345"},
 		{"file", 4, "regular file of at most 4 bytes", "regular file of at most 4 bytes"},
@@ -58,8 +58,8 @@ func TestRead(t *testing.T) {
 		if !filepath.IsAbs(p) {
 			p = path(p)
 		}
-		gives(t, hostfile.Read, p, test.limit, test.read)
-		gives(t, hostfile.ReadLinked, p, test.limit, test.linked)
+		returns(t, hostfile.Read, p, test.limit, test.read)
+		returns(t, hostfile.ReadLinked, p, test.limit, test.linked)
 	}
 	if _, err := hostfile.Read(path("nothing"), 5); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing: %v", err)
@@ -70,8 +70,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// gives checks what reading a file returns: its content, or the error beside the path.
-func gives(
+// returns checks what reading a file returns: its content, or the error beside the path.
+func returns(
 	t *testing.T, read func(string, int64) ([]byte, error), path string, limit int64, want string,
 ) {
 	t.Helper()
@@ -138,7 +138,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("got %v, want the cause", err)
 	}
 	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(first, unix.LOCK_UN) })
-	// second, which still waits in vain, gives it back.
+	// second, which still waits in vain, unlocks it.
 	must(t, hostfile.Lock(t.Context(), third))
 	if _, err := hostfile.TryLock(-1); !errors.Is(err, unix.EBADF) {
 		t.Errorf("no file: %v", err)

@@ -185,7 +185,7 @@ func certificate(t *testing.T, name string) [][]byte {
 	}
 }
 
-// The name to check is the one of the kubeconfig, where it gives one.
+// The name to check is the one of the kubeconfig, if it has one.
 func TestKubeconfigServerName(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 	ca := base64.StdEncoding.EncodeToString(f.caPEM())

@@ -108,7 +108,7 @@ func TestDiff(t *testing.T) {
 			have: "a", want: "b@net1,a",
 			steps: "-net1=web/a +net1=web/b +net2=web/a",
 		},
-		"the other one of two gives way": {
+		"the other one of two goes": {
 			have: "a,a", want: "b@net1,a",
 			steps: "-net1=web/a +net1=web/b",
 		},
@@ -245,7 +245,7 @@ func otherDefault(s *scenario) {
 	s.cfg.Delegates[0] = json.RawMessage(`{"cniVersion": "1.0.0", "name": "other", "type": "ptp"}`)
 }
 
-// A network that the node gives all pods stays where it is, whatever the annotation does, and is
+// A network that all pods of the node have stays where it is, whatever the annotation does, and is
 // not what an element of the annotation asks for.
 func TestDiffLeavesNetworksOfTheNode(t *testing.T) {
 	s := asking("b")

@@ -159,7 +159,7 @@ func TestConflicts(t *testing.T) {
 	})
 }
 
-// Nodes give the rest of a block that has adopted addresses, and never these; and those too when
+// Nodes assign the rest of a block that has adopted addresses, and never these; and those too when
 // they are free.
 func TestNodesGiveTheRest(t *testing.T) {
 	f := newFake()

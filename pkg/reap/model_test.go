@@ -16,7 +16,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// managed is a node that gives addresses of a range in the default space.
+// managed is a node that assigns addresses of a range in the default space.
 type managed struct {
 	*block.Manager
 	t    *testing.T
@@ -47,7 +47,7 @@ func newManaged(t *testing.T, c *controller, f *fake, name, cidr string) *manage
 	}
 }
 
-// give is a new pod and its ADD; without an address there is no pod.
+// give makes a new pod and does its ADD; without an address there is no pod.
 func (m *managed) give() (netip.Addr, error) {
 	m.t.Helper()
 	window, err := alloc.NewWindow(netip.MustParsePrefix(m.cidr), netip.Addr{}, netip.Addr{}, nil, nil)
@@ -92,7 +92,7 @@ func (m *managed) end(pod string) {
 	delete(m.has, pod)
 }
 
-// Nodes give and take back addresses, are deleted, lose their pods, come back; requests fail;
+// Nodes assign and free addresses, are deleted, lose their pods, come back; requests fail;
 // several instances look after it, one as forgetful as the other: no address is ever that of two
 // pods that are in the API, and all are free when the pods are gone.
 func TestModel(t *testing.T) {

@@ -183,7 +183,7 @@ func TestR6ClaimThatIsBeingDeleted(t *testing.T) {
 	c.want("the claim is gone", "s-10-0-0-0-28 10.0.0.1=default/target 10.0.0.2=default/source2")
 }
 
-// Addresses are the node's to give back while it is there, whatever became of the pod: it may be
+// Addresses are the node's to free while it is there, whatever became of the pod: it may be
 // pending, and its status not written yet.
 func TestPodsOfLiveNodes(t *testing.T) {
 	both(t, func(c *controller) {

@@ -103,10 +103,10 @@ func TestS18CNIArgs(t *testing.T) {
 	}
 	// as the ecosystem's client writes an absent one
 	if got := one(t, `"cni-args":null`).CNIArgs; got != nil {
-		t.Errorf("cni-args null gives %v, want nil", got)
+		t.Errorf("cni-args null is %v, want nil", got)
 	}
 	if got := one(t, `"cni-args":{}`).CNIArgs; got == nil || len(got) != 0 {
-		t.Errorf("cni-args {} gives %#v, want an empty map", got)
+		t.Errorf("cni-args {} is %#v, want an empty map", got)
 	}
 	for value, say := range map[string]string{
 		`[]`: "a list", `"a=b"`: "a string", `1`: "a number", `true`: "a boolean",

@@ -197,7 +197,7 @@ func TestMasterOfTheDefaultRoute(t *testing.T) {
 	}
 }
 
-// counting is an IPAM plugin that gives each attachment the next address.
+// counting is an IPAM plugin that assigns each attachment the next address.
 type counting struct{ last uint16 }
 
 type countingConf struct {

@@ -151,7 +151,7 @@ func (s *testServer) await(what string, holds func() bool) {
 	}
 }
 
-// serves reports whether a call is done. A busy machine has a client give up soon.
+// serves reports whether a call is done. A client of a busy machine soon waits no longer.
 func (s *testServer) serves() {
 	s.t.Helper()
 	s.await("a call to be done", func() bool { _, err := s.call("x"); return err == nil })

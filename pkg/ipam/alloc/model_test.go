@@ -163,14 +163,14 @@ func checkBlocks(
 				break
 			}
 			if !rested || alloc.BlockOf(a, bits) != b {
-				t.Fatalf("%v: block %v gives %v, rested %v", in, b, a, rested)
+				t.Fatalf("%v: block %v assigns %v, rested %v", in, b, a, rested)
 			}
 			used[a] = true
 			picked = append(picked, a)
 		}
 	}
 	if !slices.Equal(picked, allowed) {
-		t.Fatalf("%v: blocks of /%d give %v, want %v", in, bits, picked, allowed)
+		t.Fatalf("%v: blocks of /%d assign %v, want %v", in, bits, picked, allowed)
 	}
 
 	// The free blocks are found, each of them, whatever is taken: also blocks of other lengths, and

@@ -27,7 +27,7 @@ func (word) Generate(rnd *mathrand.Rand, _ int) reflect.Value {
 	return reflect.ValueOf(word(edges[rnd.Intn(len(edges))]))
 }
 
-// Each operation is what arbitrary precision gives, modulo 2^128.
+// Each operation is that of arbitrary precision, modulo 2^128.
 func TestArithmetic(t *testing.T) {
 	modulus := new(big.Int).Lsh(big.NewInt(1), 128)
 	same := func(x u128, n *big.Int) bool { return toBig(x).Cmp(n.Mod(n, modulus)) == 0 }

@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// fill has a node give so many addresses, each followed by what an agent does.
+// fill has a node assign so many addresses, each followed by what an agent does.
 func (c *cluster) fill(m *block.Manager, w block.Wish, from, n int) {
 	c.t.Helper()
 	for i := range n {
@@ -89,7 +89,7 @@ func (l *listing) Blocks(
 }
 
 // TestAhead: blocks are made ahead in the background, in ranges that had Adds. A range that has no
-// block to give is left alone for a while.
+// block to spare is left alone for a while.
 func TestAhead(t *testing.T) {
 	c := newCluster(t)
 	m, other := c.node("n0"), c.node("n1")

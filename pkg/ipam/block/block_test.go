@@ -192,7 +192,7 @@ func TestStateStays(t *testing.T) {
 }
 
 // An Add with two wishes, the first for the last address of a block, holds these two
-// addresses and no other, and gives back both.
+// addresses and no other, and frees both.
 func TestTwoWishesAtTheEndOfABlock(t *testing.T) {
 	c := newCluster(t)
 	m := c.node("n0")

@@ -42,7 +42,7 @@ func files(t *testing.T, m *block.Manager, dirs ...string) (names []string) {
 	return names
 }
 
-// nothingLeft lets the nodes give back what is idle, and looks.
+// nothingLeft has the nodes free what is idle, and looks.
 func (c *cluster) nothingLeft(t *testing.T, nodes ...*block.Manager) {
 	t.Helper()
 	for range 4 {
@@ -496,7 +496,7 @@ func TestForeignObjects(t *testing.T) {
 }
 
 // A node that gets another name keeps the blocks of its old one, in its new name, before a
-// controller frees them; while it cannot, it gives nothing of them.
+// controller frees them. While it cannot, none of them is assigned.
 func TestRenamedNode(t *testing.T) {
 	c := newCluster(t)
 	m, other := c.node("n0"), c.node("n2")

@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// A node that has not looked for long at its blocks' objects looks before it gives an address.
+// A node that has not looked for long at its blocks' objects looks before it assigns an address.
 // Where that fails it goes on for a while, and does not ask again at each: an API server that is
 // overloaded would get still more to do.
 func TestLooks(t *testing.T) {
@@ -89,7 +89,7 @@ func TestLooks(t *testing.T) {
 
 // After the last look that told that the blocks are the node's own, addresses of them are given
 // until the lease ends, and then none, whatever the reason that there was no other look, and
-// whichever clock tells it.
+// by whichever clock.
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	for name, fault := range map[string]error{
 		"refused": errors.New("connection refused"),

@@ -83,7 +83,7 @@ func sharing(t *testing.T) (*cluster, *block.Manager) {
 	return c, m
 }
 
-// delAfter loses state, does something and gives back what holder 0 has.
+// delAfter loses state, does something and frees what holder 0 has.
 func (c *cluster) delAfter(t *testing.T, m *block.Manager, lose, do func(*block.Manager) error) {
 	t.Helper()
 	for _, err := range []error{lose(m), do(m), m.Del(t.Context(), holder(0).ID)} {
@@ -93,7 +93,7 @@ func (c *cluster) delAfter(t *testing.T, m *block.Manager, lose, do func(*block.
 	}
 }
 
-// nothingShared looks that no block is shared, as the node gives addresses of them by itself.
+// nothingShared fails the test if a block is shared: the node assigns addresses of them by itself.
 func (c *cluster) nothingShared(t *testing.T, m *block.Manager) {
 	t.Helper()
 	c.api.AddNode("n0", "uid-of-node")
@@ -109,7 +109,7 @@ func (c *cluster) nothingShared(t *testing.T, m *block.Manager) {
 	}
 }
 
-// A DEL gives back all that an attachment holds, of the node's own blocks and of shared ones, where
+// A DEL frees all that an attachment holds, of the node's own blocks and of shared ones, where
 // only what says so was lost, whatever was done before it.
 func TestR28DelWithoutWhatIsHeld(t *testing.T) {
 	for first, do := range map[string]func(m *block.Manager) error{

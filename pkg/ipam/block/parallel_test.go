@@ -31,7 +31,7 @@ func parallelManager(dir string, api *blocktest.Fake) *block.Manager {
 	}
 }
 
-// churn gives and takes addresses back, each of which it marks as its own meanwhile.
+// churn assigns and frees addresses, and marks each as its own meanwhile.
 func churn(dir string, m *block.Manager, w block.Wish, name string, rounds int) error {
 	for i := range rounds {
 		h := block.Holder{

@@ -714,7 +714,7 @@ func writes(at string) bool {
 	return slices.Contains([]string{"before create", "before update", "before delete"}, at)
 }
 
-// rename gives the machine another name, and sometimes leaves the Node object of the old one for
+// rename changes the machine's name, and sometimes leaves the Node object of the old one for
 // good.
 func (s *sim) rename(n *simNode) {
 	if s.busy(n) || !n.present || n.tainted {
@@ -1053,7 +1053,7 @@ func (s *sim) each(what string, do func(context.Context, *simNode) error) {
 	}
 }
 
-// fill gives each address of a range, and then none. Some nodes have no traffic meanwhile; what
+// fill assigns each address of a range, and then none. Some nodes have no traffic meanwhile; what
 // they own of wide ranges is theirs.
 func (s *sim) fill() {
 	s.empty()
@@ -1162,7 +1162,7 @@ func (s *sim) fillOne(i, size int, w block.Wish, active []*simNode, quiet map[st
 	}
 }
 
-// quiesce gives all back; nothing must be left.
+// quiesce frees all. Nothing must be left.
 func (s *sim) quiesce() {
 	s.empty()
 	s.api.Remember() // a list may be old, but not for ever

@@ -345,7 +345,7 @@ func TestDirectory(t *testing.T) {
 	}
 }
 
-// A manifest that gives a uid binds the status to it; one that gives none needs no file for that.
+// A manifest with a uid binds the status to it; one without needs no file for that.
 func TestStatusFiles(t *testing.T) {
 	src, dir := newDirectory(t,
 		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}"})

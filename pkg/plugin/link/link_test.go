@@ -29,7 +29,7 @@ func pod(t *testing.T) (p *plugintest.Pod, peer *nettest.Namespace) {
 	return p, peer
 }
 
-// configure gives net1 what a result in JSON says of interface 0.
+// configure configures net1 as a result in JSON says of interface 0.
 func configure(t *testing.T, p *plugintest.Pod, result string, detect bool) error {
 	t.Helper()
 	r, err := plugintest.Parse([]byte(result))

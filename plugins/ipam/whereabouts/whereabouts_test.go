@@ -67,7 +67,7 @@ func TestAddCheckDel(t *testing.T) {
 	}
 }
 
-// An ADD that is repeated gives the same.
+// An ADD that is repeated returns the same.
 func TestAddAgain(t *testing.T) {
 	w := newWorld(t)
 	c := with(conf{"range": "10.0.0.0/24", "ipRanges": list{conf{"range": "fd00::/64"}}})
@@ -400,7 +400,7 @@ func TestS46IPRequestsOfAClaim(t *testing.T) {
 }
 
 // TestR6TwoSandboxesOfAClaim: while a virtual machine migrates, two sandboxes have its addresses;
-// each gives back its own hold, in any order, and when it is made again it has the same.
+// each frees its own hold, in any order, and when it is made again it has the same.
 func TestR6TwoSandboxesOfAClaim(t *testing.T) {
 	c := with(conf{"range": "10.0.0.0/29"}).With(claiming("vm"))
 	for name, order := range map[string][]int{"source first": {0, 1}, "target first": {1, 0}} {
@@ -457,7 +457,7 @@ func TestS46ClaimThatIsNotThere(t *testing.T) {
 	same(t, "left", w.anything(), []string(nil))
 }
 
-// An ADD that cannot publish the addresses of a claim gives them back.
+// An ADD that cannot publish the addresses of a claim frees them.
 func TestClaimThatCannotBePublished(t *testing.T) {
 	w := newWorld(t)
 	w.claim("vm", conf{"network": "net", "interface": "net1"})
@@ -578,7 +578,7 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
-// DEL gives the addresses back, whatever key has gone from the configuration since.
+// DEL frees the addresses, whatever key has gone from the configuration since.
 func TestDelWithoutEachKey(t *testing.T) {
 	w := newWorld(t)
 	flat := w.write("flat", `{"network_name":"flat"}`)
