@@ -73,38 +73,47 @@ func Requests(pod *corev1.Pod) map[string]int64 {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return nil
 	}
-	var sum, most map[string]int64
-	add := func(to *map[string]int64, c *corev1.Container, join func(before, one int64) int64) {
-		for name, quantity := range c.Resources.Requests {
-			if !strings.HasPrefix(string(name), Prefix) {
-				continue
-			}
-			if *to == nil {
-				*to = map[string]int64{}
-			}
-			(*to)[string(name)] = join((*to)[string(name)], quantity.Value())
-		}
-	}
-	plus := func(before, one int64) int64 { return before + one }
+	// Those that run together add up; of those that run one after the other the greatest counts.
+	var sum, most amounts
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			add(&sum, c, plus)
+			sum.add(c, plus)
 		} else {
-			add(&most, c, func(before, one int64) int64 { return max(before, one) })
+			most.add(c, greatest)
 		}
 	}
 	for i := range pod.Spec.Containers {
-		add(&sum, &pod.Spec.Containers[i], plus)
+		sum.add(&pod.Spec.Containers[i], plus)
 	}
 	for name, n := range most {
-		if sum == nil {
-			sum = map[string]int64{}
-		}
-		sum[name] = max(sum[name], n)
+		sum.join(name, n, greatest)
 	}
 	return sum
 }
+
+// amounts are quantities of resources, by name; nil is for none.
+type amounts map[string]int64
+
+// add joins what a container requests of the resources of this package.
+func (a *amounts) add(c *corev1.Container, join func(before, one int64) int64) {
+	for name, quantity := range c.Resources.Requests {
+		if strings.HasPrefix(string(name), Prefix) {
+			a.join(string(name), quantity.Value(), join)
+		}
+	}
+}
+
+// join joins one more quantity of a resource with that before, which is 0 at first.
+func (a *amounts) join(name string, n int64, join func(before, one int64) int64) {
+	if *a == nil {
+		*a = amounts{}
+	}
+	(*a)[name] = join((*a)[name], n)
+}
+
+func plus(a, b int64) int64     { return a + b }
+func greatest(a, b int64) int64 { return max(a, b) }
 
 // Pod is a pod that is bound to the node and has not ended.
 type Pod struct {

@@ -52,40 +52,28 @@ func (n *Namespace) probe(kind string, index int) error {
 		}
 		a.ParentIndex = n.Link(lower.Name).Attrs().Index
 	}
-	link, err := linkOfKind(kind, a)
-	if err != nil {
-		n.tb.Fatal(err)
+	link, ok := links(a)[kind]
+	if !ok {
+		n.tb.Fatalf("nettest: unknown kind of link %q", kind)
 	}
 	return n.nl.LinkAdd(link)
 }
 
-func linkOfKind(kind string, a netlink.LinkAttrs) (netlink.Link, error) {
-	switch kind {
-	case "ipvlan":
-		return &netlink.IPVlan{LinkAttrs: a, Mode: netlink.IPVLAN_MODE_L2}, nil
-	case "macvlan":
-		return &netlink.Macvlan{LinkAttrs: a, Mode: netlink.MACVLAN_MODE_BRIDGE}, nil
-	case "vlan":
-		return &netlink.Vlan{LinkAttrs: a, VlanId: 7, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}, nil
-	case "dummy":
-		return &netlink.Dummy{LinkAttrs: a}, nil
-	case "vrf":
-		return &netlink.Vrf{LinkAttrs: a, Table: 4000}, nil
-	case "bond":
-		bond := netlink.NewLinkBond(a)
-		bond.Mode = netlink.BOND_MODE_ACTIVE_BACKUP
-		return bond, nil
-	case "bridge":
-		return &netlink.Bridge{LinkAttrs: a}, nil
-	case "bridge-vlan":
-		filter := true
-		return &netlink.Bridge{LinkAttrs: a, VlanFiltering: &filter}, nil
-	case "veth":
-		return &netlink.Veth{LinkAttrs: a, PeerName: a.Name + "p"}, nil
-	case "vxlan":
-		return &netlink.Vxlan{LinkAttrs: a, VxlanId: 7}, nil
-	case "ifb":
-		return &netlink.Ifb{LinkAttrs: a}, nil
+// links returns a link of each kind that tests need, with these attributes.
+func links(a netlink.LinkAttrs) map[string]netlink.Link {
+	bond, filter := netlink.NewLinkBond(a), true
+	bond.Mode = netlink.BOND_MODE_ACTIVE_BACKUP
+	return map[string]netlink.Link{
+		"ipvlan":      &netlink.IPVlan{LinkAttrs: a, Mode: netlink.IPVLAN_MODE_L2},
+		"macvlan":     &netlink.Macvlan{LinkAttrs: a, Mode: netlink.MACVLAN_MODE_BRIDGE},
+		"vlan":        &netlink.Vlan{LinkAttrs: a, VlanId: 7, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q},
+		"dummy":       &netlink.Dummy{LinkAttrs: a},
+		"vrf":         &netlink.Vrf{LinkAttrs: a, Table: 4000},
+		"bond":        bond,
+		"bridge":      &netlink.Bridge{LinkAttrs: a},
+		"bridge-vlan": &netlink.Bridge{LinkAttrs: a, VlanFiltering: &filter},
+		"veth":        &netlink.Veth{LinkAttrs: a, PeerName: a.Name + "p"},
+		"vxlan":       &netlink.Vxlan{LinkAttrs: a, VxlanId: 7},
+		"ifb":         &netlink.Ifb{LinkAttrs: a},
 	}
-	return nil, fmt.Errorf("nettest: unknown kind of link %q", kind)
 }

@@ -117,6 +117,8 @@ func (n *Namespace) Unmount() {
 	n.remove()
 }
 
+// remove unmounts the namespace and removes its file. The kernel removes the namespace with the
+// last process and descriptor in it.
 func (n *Namespace) remove() {
 	err := unix.Unmount(n.Path, unix.MNT_DETACH)
 	if err != nil && err != unix.EINVAL && err != unix.ENOENT {
@@ -150,6 +152,7 @@ func (n *Namespace) Run(fn func() error) error {
 // lives as long as the test.
 func (n *Namespace) Netlink() *netlink.Handle { return n.nl }
 
+// handle opens a netlink handle, from a thread that is in the namespace no longer than that.
 func (n *Namespace) handle() *netlink.Handle {
 	n.tb.Helper()
 	var h *netlink.Handle

@@ -27,18 +27,12 @@ func (n *Namespace) Links() string {
 	lines := make([]string, 0, len(links))
 	for _, l := range links {
 		a := l.Attrs()
-		var b strings.Builder
-		fmt.Fprintf(&b, "link %s %s mtu %d", a.Name, l.Type(), a.MTU)
-		if a.MasterIndex != 0 {
-			fmt.Fprintf(&b, " master %s", names[a.MasterIndex])
-		}
-		if a.Flags&net.FlagUp != 0 {
-			b.WriteString(" up")
-		}
-		if a.Promisc != 0 {
-			b.WriteString(" promisc")
-		}
-		lines = append(lines, b.String())
+		var line line
+		line.add(true, "link %s %s mtu %d", a.Name, l.Type(), a.MTU)
+		line.add(a.MasterIndex != 0, " master %s", names[a.MasterIndex])
+		line.add(a.Flags&net.FlagUp != 0, " up")
+		line.add(a.Promisc != 0, " promisc")
+		lines = append(lines, line.String())
 	}
 	return text(lines)
 }
@@ -84,79 +78,66 @@ func (n *Namespace) Rules() string {
 	var lines []string
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		for _, r := range dump(n, func() ([]netlink.Rule, error) { return n.nl.RuleList(family) }) {
-			var b strings.Builder
-			fmt.Fprintf(&b, "rule%d %d: from ", ipVersion(family), max(r.Priority, 0))
-			if r.Src == nil {
-				b.WriteString("all")
-			} else {
-				b.WriteString(r.Src.String())
-			}
-			if r.Dst != nil {
-				fmt.Fprintf(&b, " to %s", r.Dst)
-			}
-			if r.IifName != "" {
-				fmt.Fprintf(&b, " iif %s", r.IifName)
-			}
-			if r.OifName != "" {
-				fmt.Fprintf(&b, " oif %s", r.OifName)
-			}
-			if r.Mark != 0 {
-				fmt.Fprintf(&b, " mark %#x", r.Mark)
-			}
-			fmt.Fprintf(&b, " table %s", tableName(r.Table))
-			lines = append(lines, b.String())
+			lines = append(lines, ruleLine(&r, family))
 		}
 	}
 	return text(lines)
 }
 
-func routeLine(r *netlink.Route, names map[int]string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "route%d table %s ", ipVersion(r.Family), tableName(r.Table))
-	if r.Type != unix.RTN_UNICAST {
-		fmt.Fprintf(&b, "%s ", typeName(r.Type))
-	}
-	if r.Dst == nil || r.Dst.IP.IsUnspecified() && ones(r.Dst) == 0 {
-		b.WriteString("default")
-	} else {
-		b.WriteString(r.Dst.String())
-	}
-	hop := func(gw net.IP, via netlink.Destination, index int) {
-		if gw != nil {
-			fmt.Fprintf(&b, " via %s", gw)
-		} else if via != nil {
-			fmt.Fprintf(&b, " via %s", via)
-		}
-		if index != 0 {
-			fmt.Fprintf(&b, " dev %s", names[index])
-		}
-	}
-	hop(r.Gw, r.Via, r.LinkIndex)
-	for _, h := range r.MultiPath {
-		b.WriteString(" nexthop")
-		hop(h.Gw, h.Via, h.LinkIndex)
-	}
-	if r.Protocol != unix.RTPROT_BOOT {
-		fmt.Fprintf(&b, " proto %s", r.Protocol)
-	}
-	if r.Family == netlink.FAMILY_V4 && r.Scope != netlink.SCOPE_UNIVERSE {
-		fmt.Fprintf(&b, " scope %s", r.Scope)
-	}
-	if r.Src != nil {
-		fmt.Fprintf(&b, " src %s", r.Src)
-	}
-	if r.Priority != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Priority)
-	}
-	if r.Tos != 0 {
-		fmt.Fprintf(&b, " tos %#x", r.Tos)
-	}
-	if r.MTU != 0 {
-		fmt.Fprintf(&b, " mtu %d", r.MTU)
-	}
-	return b.String()
+// ruleLine returns the line of a rule.
+func ruleLine(r *netlink.Rule, family int) string {
+	var l line
+	l.add(true, "rule%d %d: from ", ipVersion(family), max(r.Priority, 0))
+	l.add(r.Src == nil, "all")
+	l.add(r.Src != nil, "%s", r.Src)
+	l.add(r.Dst != nil, " to %s", r.Dst)
+	l.add(r.IifName != "", " iif %s", r.IifName)
+	l.add(r.OifName != "", " oif %s", r.OifName)
+	l.add(r.Mark != 0, " mark %#x", r.Mark)
+	l.add(true, " table %s", tableName(r.Table))
+	return l.String()
 }
 
+// routeLine returns the line of a route. names are those of links, by index.
+func routeLine(r *netlink.Route, names map[int]string) string {
+	var l line
+	l.add(true, "route%d table %s ", ipVersion(r.Family), tableName(r.Table))
+	l.add(r.Type != unix.RTN_UNICAST, "%s ", typeName(r.Type))
+	toAll := r.Dst == nil || r.Dst.IP.IsUnspecified() && ones(r.Dst) == 0
+	l.add(toAll, "default")
+	l.add(!toAll, "%s", r.Dst)
+	l.addHop(r.Gw, r.Via, names[r.LinkIndex])
+	for _, h := range r.MultiPath {
+		l.add(true, " nexthop")
+		l.addHop(h.Gw, h.Via, names[h.LinkIndex])
+	}
+	l.add(r.Protocol != unix.RTPROT_BOOT, " proto %s", r.Protocol)
+	l.add(r.Family == netlink.FAMILY_V4 && r.Scope != netlink.SCOPE_UNIVERSE, " scope %s", r.Scope)
+	l.add(r.Src != nil, " src %s", r.Src)
+	l.add(r.Priority != 0, " metric %d", r.Priority)
+	l.add(r.Tos != 0, " tos %#x", r.Tos)
+	l.add(r.MTU != 0, " mtu %d", r.MTU)
+	return l.String()
+}
+
+// line is a line of a snapshot. What is as it is by default is not in it.
+type line struct{ strings.Builder }
+
+// add adds a word or two if there is something to tell.
+func (l *line) add(tells bool, format string, args ...any) {
+	if tells {
+		fmt.Fprintf(l, format, args...)
+	}
+}
+
+// addHop adds a gateway, which may be of the other family (via), and the name of the link.
+func (l *line) addHop(gw net.IP, via netlink.Destination, link string) {
+	l.add(gw != nil, " via %s", gw)
+	l.add(gw == nil && via != nil, " via %s", via)
+	l.add(link != "", " dev %s", link)
+}
+
+// links lists the links, and their names by index.
 func (n *Namespace) links() (links []netlink.Link, names map[int]string) {
 	n.tb.Helper()
 	links = dump(n, n.nl.LinkList)
@@ -182,6 +163,7 @@ func dump[T any](n *Namespace, list func() ([]T, error)) []T {
 	return nil
 }
 
+// text returns lines in their order, so that it does not matter in which the kernel lists them.
 func text(lines []string) string {
 	slices.Sort(lines)
 	var b strings.Builder
@@ -203,6 +185,7 @@ func ones(n *net.IPNet) int {
 	return o
 }
 
+// tableName returns the name that ip(8) has for a table.
 func tableName(table int) string {
 	switch table {
 	case unix.RT_TABLE_MAIN:
@@ -215,6 +198,7 @@ func tableName(table int) string {
 	return fmt.Sprint(table)
 }
 
+// typeName returns the name that ip(8) has for a route's type.
 func typeName(kind int) string {
 	names := map[int]string{
 		unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast",

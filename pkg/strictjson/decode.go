@@ -31,6 +31,7 @@ func List(raw json.RawMessage) ([]json.RawMessage, error) {
 	return as[[]json.RawMessage](raw, "a list")
 }
 
+// as decodes a value of one kind, such as "a string"; the error says what it is instead.
 func as[T any](raw json.RawMessage, want string) (T, error) {
 	var value T
 	if got := Kind(raw); got != want {

@@ -99,11 +99,14 @@ func (w *walker) skip() json.RawMessage {
 	return bytes.TrimRight(w.raw[start:w.pos], " \t\r\n")
 }
 
+// checkKeys refuses two keys of one object that are equal, and a value that is nested too deeply.
+// raw is valid JSON.
 func checkKeys(raw []byte) error {
 	w := walker{raw: raw}
 	return w.value()
 }
 
+// value passes over the value at the position.
 func (w *walker) value() error {
 	w.at = w.space()
 	if len(w.path) > MaxDepth {
@@ -187,6 +190,7 @@ func (w *walker) quoted() []byte {
 	return w.raw[start:w.pos]
 }
 
+// unquote returns the text of a JSON string.
 func unquote(quoted []byte) string {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return string(quoted[1 : len(quoted)-1])

@@ -30,12 +30,7 @@ func oneOff(a, b string) bool {
 	if len(y)-len(x) > 1 {
 		return false
 	}
-	for len(x) > 0 && x[0] == y[0] {
-		x, y = x[1:], y[1:]
-	}
-	for len(x) > 0 && x[len(x)-1] == y[len(y)-1] {
-		x, y = x[:len(x)-1], y[:len(y)-1]
-	}
+	x, y = differing(x, y)
 	switch len(y) {
 	case 1: // one more, or one changed
 		return true
@@ -43,6 +38,18 @@ func oneOff(a, b string) bool {
 		return len(x) == 2 && x[0] == y[1] && x[1] == y[0]
 	}
 	return len(x) == 0 && len(y) == 0
+}
+
+// differing returns two words without the letters with which both begin, and those with which both
+// end. x is no longer than y.
+func differing(x, y []rune) (restX, restY []rune) {
+	for len(x) > 0 && x[0] == y[0] {
+		x, y = x[1:], y[1:]
+	}
+	for len(x) > 0 && x[len(x)-1] == y[len(y)-1] {
+		x, y = x[:len(x)-1], y[:len(y)-1]
+	}
+	return x, y
 }
 
 // plural reports whether one word is the other's plural, where that is more than an "s".

@@ -121,6 +121,7 @@ func commentAt(rest []byte) string {
 	return ""
 }
 
+// newError returns an error at an offset of raw, which it counts lines and columns to.
 func newError(raw []byte, at int, msg, fix string) *Error {
 	e := &Error{Line: 1, Column: 1, Msg: msg, Fix: fix}
 	for _, r := range string(raw[:at]) {

@@ -99,6 +99,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// handler serves reviews, readiness and metrics, which have a registry of their own.
 func (s *Server) handler() http.Handler {
 	registry := prometheus.NewRegistry()
 	s.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -119,6 +120,7 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
+// readyz is for the kubelet: not ready takes the pod from the endpoints of the webhook.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	select {
 	case <-s.ending:
@@ -134,6 +136,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok") //nolint:errcheck // the client is gone
 }
 
+// review answers a request of the API server, within the time that the server waits.
 func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -141,10 +144,8 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request cannot be read, or is too large", http.StatusRequestEntityTooLarge)
 		return
 	}
-	var review admissionv1.AdmissionReview
-	err = json.Unmarshal(body, &review)
-	if err != nil || review.Request == nil ||
-		review.APIVersion != admissionv1.SchemeGroupVersion.String() {
+	review, ok := parseReview(body)
+	if !ok {
 		http.Error(w, "the request is no AdmissionReview of admission.k8s.io/v1", http.StatusBadRequest)
 		return
 	}
@@ -152,22 +153,11 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	request := review.Request
 	response, reason := s.Reviewer.Review(ctx, request)
-	result := "allowed"
-	switch {
-	case response.Allowed:
-	case response.Result != nil && response.Result.Code == http.StatusServiceUnavailable:
-		result = "unknown"
-	default:
-		result = "denied"
-	}
 	if !response.Allowed {
-		s.Log.InfoContext(ctx, "not admitted",
-			"kind", request.Kind.Kind, "object", request.Namespace+"/"+request.Name,
-			"user", request.UserInfo.Username, "reason", reason, "message", response.Result.Message,
-			"dryRun", request.DryRun != nil && *request.DryRun)
+		s.logDenied(ctx, request, reason, response.Result.Message)
 	}
 	kind := s.label(request.Kind.Kind)
-	s.decisions.WithLabelValues(kind, result, reason).Inc()
+	s.decisions.WithLabelValues(kind, resultOf(response), reason).Inc()
 	s.seconds.WithLabelValues(kind).Observe(time.Since(started).Seconds())
 	answer := admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: review.APIVersion, Kind: "AdmissionReview"},
@@ -175,6 +165,35 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(&answer) //nolint:errcheck // the client is gone
+}
+
+// logDenied logs what was not admitted, and whose it is.
+func (s *Server) logDenied(
+	ctx context.Context, request *admissionv1.AdmissionRequest, reason, message string,
+) {
+	s.Log.InfoContext(ctx, "not admitted",
+		"kind", request.Kind.Kind, "object", request.Namespace+"/"+request.Name,
+		"user", request.UserInfo.Username, "reason", reason, "message", message,
+		"dryRun", request.DryRun != nil && *request.DryRun)
+}
+
+// parseReview reads a request of the API server. ok is false for what is none.
+func parseReview(body []byte) (review *admissionv1.AdmissionReview, ok bool) {
+	review = &admissionv1.AdmissionReview{}
+	err := json.Unmarshal(body, review)
+	return review, err == nil && review.Request != nil &&
+		review.APIVersion == admissionv1.SchemeGroupVersion.String()
+}
+
+// resultOf returns what became of an object, as the metrics have it.
+func resultOf(response *admissionv1.AdmissionResponse) string {
+	switch {
+	case response.Allowed:
+		return "allowed"
+	case response.Result != nil && response.Result.Code == http.StatusServiceUnavailable:
+		return "unknown"
+	}
+	return "denied"
 }
 
 // label returns a kind in the metrics: anybody may ask about any.
