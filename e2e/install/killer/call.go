@@ -4,23 +4,44 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// effect is what a system call does to a file, and in which of its arguments the file is.
+type effect struct {
+	verb string
+	file func(c *call, arg int) string
+	arg  int
+}
+
 // changes are the system calls that change files. The programs of Go use no others.
-func changes() []uint32 {
-	return []uint32{
-		unix.SYS_OPENAT, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FCHMOD,
-		unix.SYS_FCHMODAT, unix.SYS_FSYNC, unix.SYS_FDATASYNC,
-		unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT,
-		unix.SYS_SYMLINKAT,
-		unix.SYS_COPY_FILE_RANGE, unix.SYS_SENDFILE,
+func changes() map[uint64]effect {
+	at, fd := (*call).at, (*call).fd
+	return map[uint64]effect{
+		unix.SYS_OPENAT:          {"create", at, 0},
+		unix.SYS_WRITE:           {"write", fd, 0},
+		unix.SYS_PWRITE64:        {"write", fd, 0},
+		unix.SYS_COPY_FILE_RANGE: {"write", fd, 2},
+		unix.SYS_SENDFILE:        {"write", fd, 0},
+		unix.SYS_FTRUNCATE:       {"truncate", fd, 0},
+		unix.SYS_FCHMOD:          {"chmod", fd, 0},
+		unix.SYS_FCHMODAT:        {"chmod", at, 0},
+		unix.SYS_FSYNC:           {"sync", fd, 0},
+		unix.SYS_FDATASYNC:       {"sync", fd, 0},
+		unix.SYS_RENAMEAT:        {"rename", at, 2},
+		unix.SYS_RENAMEAT2:       {"rename", at, 2},
+		unix.SYS_LINKAT:          {"rename", at, 2},
+		unix.SYS_UNLINKAT:        {"remove", at, 0},
+		unix.SYS_MKDIRAT:         {"make", at, 0},
+		unix.SYS_SYMLINKAT:       {"link", at, 1},
 	}
 }
 
@@ -28,10 +49,10 @@ func changes() []uint32 {
 func become(argv []string) error {
 	// the call's number
 	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}}
-	all := changes()
+	all := slices.Sorted(maps.Keys(changes()))
 	for i, nr := range all {
 		filter = append(filter, unix.SockFilter{
-			Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jt: uint8(len(all) - i),
+			Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(nr), Jt: uint8(len(all) - i),
 		}) //nolint:gosec // a few
 	}
 	filter = append(filter,
@@ -70,6 +91,7 @@ type info struct {
 	_    uint32
 }
 
+// callOf returns the system call that a thread is at, which a filter has stopped.
 func callOf(tid int) (*call, error) {
 	var i info
 	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid),
@@ -85,36 +107,15 @@ func callOf(tid int) (*call, error) {
 
 // change returns what the call does to which file; no verb if nothing.
 func (c *call) change() (verb, path string) {
-	switch c.nr {
-	case unix.SYS_OPENAT:
-		if c.args[2]&unix.O_CREAT == 0 || c.args[2]&unix.O_EXCL == 0 {
-			return "", "" // what may be there already is a lock or a log
-		}
-		return "create", c.at(0)
-	case unix.SYS_WRITE, unix.SYS_PWRITE64:
-		return "write", c.fd(0)
-	case unix.SYS_COPY_FILE_RANGE:
-		return "write", c.fd(2)
-	case unix.SYS_SENDFILE:
-		return "write", c.fd(0)
-	case unix.SYS_FTRUNCATE:
-		return "truncate", c.fd(0)
-	case unix.SYS_FCHMOD:
-		return "chmod", c.fd(0)
-	case unix.SYS_FCHMODAT:
-		return "chmod", c.at(0)
-	case unix.SYS_FSYNC, unix.SYS_FDATASYNC:
-		return "sync", c.fd(0)
-	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_LINKAT:
-		return "rename", c.at(2)
-	case unix.SYS_UNLINKAT:
-		return "remove", c.at(0)
-	case unix.SYS_MKDIRAT:
-		return "make", c.at(0)
-	case unix.SYS_SYMLINKAT:
-		return "link", c.at(1)
+	const anew = unix.O_CREAT | unix.O_EXCL
+	if c.nr == unix.SYS_OPENAT && c.args[2]&anew != anew {
+		return "", "" // what may be there already is a lock or a log
 	}
-	return "", ""
+	e, ok := changes()[c.nr]
+	if !ok {
+		return "", ""
+	}
+	return e.verb, e.file(c, e.arg)
 }
 
 // fd returns the path of the descriptor that an argument is.

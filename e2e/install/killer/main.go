@@ -70,6 +70,8 @@ type killer struct {
 	under []string
 	argv  []string
 
+	// The run under way: the program's process, and how often each step was seen. last is the step
+	// before, of which a write is the rest.
 	order Order
 	pid   int
 	steps *os.File
@@ -86,6 +88,7 @@ func (k *killer) next() Order {
 	}
 }
 
+// read returns the order that there is; a zero one if there is none yet.
 func (k *killer) read() (o Order) {
 	raw, err := os.ReadFile(filepath.Join(k.dir, "order"))
 	if err != nil || json.Unmarshal(raw, &o) != nil {
@@ -117,14 +120,7 @@ func (k *killer) once(order Order) (err error) {
 	}
 	k.pid = self.Pid
 	var ended atomic.Bool
-	go func() {
-		for ; !ended.Load(); time.Sleep(5 * time.Millisecond) {
-			if o := k.read(); o.Run > order.Run || o.End {
-				unix.Kill(self.Pid, unix.SIGKILL) //nolint:errcheck // it has just ended
-				return
-			}
-		}
-	}()
+	go killOnOrder(k.read, order.Run, self.Pid, &ended)
 	status, err := k.trace()
 	ended.Store(true)
 	if err != nil {
@@ -133,6 +129,17 @@ func (k *killer) once(order Order) (err error) {
 	return os.WriteFile(k.path("end"), []byte(status), 0o600)
 }
 
+// killOnOrder kills the program of a run when an order ends the run or begins another.
+func killOnOrder(read func() Order, run, pid int, ended *atomic.Bool) {
+	for ; !ended.Load(); time.Sleep(5 * time.Millisecond) {
+		if o := read(); o.Run > run || o.End {
+			unix.Kill(pid, unix.SIGKILL) //nolint:errcheck // it has just ended
+			return
+		}
+	}
+}
+
+// path returns the path of a report of the run.
 func (k *killer) path(name string) string {
 	return filepath.Join(k.dir, fmt.Sprintf("%s-%d", name, k.order.Run))
 }
@@ -150,27 +157,42 @@ func (k *killer) trace() (string, error) {
 	}
 	tid := k.pid
 	for {
-		deliver := 0
 		if ws.Stopped() {
-			deliver = k.stopped(tid, ws)
 			// ESRCH: it was killed
-			if err := unix.PtraceCont(tid, deliver); err != nil && !errors.Is(err, unix.ESRCH) {
+			err := unix.PtraceCont(tid, k.stopped(tid, ws))
+			if err != nil && !errors.Is(err, unix.ESRCH) {
 				return "", fmt.Errorf("continue the program: %w", err)
 			}
 		}
 		var err error
-		for tid, err = unix.Wait4(-1, &ws, unix.WALL, nil); errors.Is(err, unix.EINTR); {
-			tid, err = unix.Wait4(-1, &ws, unix.WALL, nil)
-		}
-		switch {
-		case err != nil:
+		if tid, err = waitAny(&ws); err != nil {
 			return "", fmt.Errorf("wait for the program: %w", err)
-		case tid == k.pid && ws.Signaled():
-			return ws.Signal().String(), nil
-		case tid == k.pid && ws.Exited():
-			return fmt.Sprintf("exit %d", ws.ExitStatus()), nil
+		}
+		if how := ending(ws); tid == k.pid && how != "" {
+			return how, nil
 		}
 	}
+}
+
+// waitAny waits until something happens to any thread that is traced.
+func waitAny(ws *unix.WaitStatus) (tid int, err error) {
+	for {
+		tid, err = unix.Wait4(-1, ws, unix.WALL, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return tid, err
+		}
+	}
+}
+
+// ending returns how a process ended; empty if it did not.
+func ending(ws unix.WaitStatus) string {
+	switch {
+	case ws.Signaled():
+		return ws.Signal().String()
+	case ws.Exited():
+		return fmt.Sprintf("exit %d", ws.ExitStatus())
+	}
+	return ""
 }
 
 // stopped looks at a thread that the kernel has stopped, and returns the signal to go on with.
@@ -217,6 +239,7 @@ func (k *killer) step(tid int) {
 	}
 }
 
+// counts reports whether changes of a path are steps.
 func (k *killer) counts(path string) bool {
 	for _, dir := range k.under {
 		if strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/") || path == dir {
