@@ -75,6 +75,28 @@ func (o *options) annotations(p *platform) map[string]string {
 // image returns the platform's image. It has no entry point: the command names one of the binaries.
 // Each is a layer of its own, so that a registry shows what it costs.
 func (o *options) image(p *platform) (v1.Image, error) {
+	layers, err := o.layers(p)
+	if err != nil {
+		return nil, err
+	}
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON)
+	img, err = mutate.Append(img, layers...)
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture, config.Created = "linux", p.arch, v1.Time{Time: o.time()}
+	config.Config = v1.Config{Env: []string{"PATH=/"}, WorkingDir: "/", Labels: o.annotations(p)}
+	return mutate.ConfigFile(img, config)
+}
+
+// layers returns the layers of the platform's image: the licenses, then each binary.
+func (o *options) layers(p *platform) ([]mutate.Addendum, error) {
 	names, contents := []string{"licenses"}, []map[string]file{p.documents()}
 	for _, one := range p.programs {
 		data, err := os.ReadFile(one.path)
@@ -93,23 +115,7 @@ func (o *options) image(p *platform) (v1.Image, error) {
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
-		types.OCIConfigJSON)
-	img, err := mutate.Append(img, layers...)
-	if err != nil {
-		return nil, err
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture, config.Created = "linux", p.arch, v1.Time{Time: o.time()}
-	config.Config = v1.Config{Env: []string{"PATH=/"}, WorkingDir: "/", Labels: o.annotations(p)}
-	return mutate.ConfigFile(img, config)
+	return layers, group.Wait()
 }
 
 // documents are the files beside the binaries.

@@ -78,14 +78,7 @@ var (
 // standard library among them, ordered by path. The binaries say which; the source has the
 // licenses, and agrees by its go.mod and go.sum.
 func readModules(ctx context.Context, source string, p *platform) ([]module, error) {
-	found := map[string]*module{}
-	for _, one := range p.programs {
-		found[standard] = &module{path: standard, version: strings.TrimPrefix(one.info.GoVersion, "go")}
-		found[one.info.Main.Path] = &module{path: one.info.Main.Path}
-		for _, dep := range one.info.Deps {
-			found[dep.Path] = newModule(dep)
-		}
-	}
+	linked := p.linked()
 	packages, err := listPackages(ctx, source, p)
 	if err != nil {
 		return nil, fmt.Errorf("list packages: %w", err)
@@ -95,32 +88,54 @@ func readModules(ctx context.Context, source string, p *platform) ([]module, err
 		return nil, fmt.Errorf("find Go's license: %w", err)
 	}
 	for _, pkg := range packages {
-		path, root, dir := standard, goroot, goroot
-		if !pkg.Standard {
-			path, root, dir = pkg.Module.Path, pkg.Module.Dir, pkg.Dir
-		}
-		m := found[path]
-		if m == nil {
-			return nil, fmt.Errorf("module %s is in the source, not in the binaries: they were built from "+
-				"another", path)
-		}
-		if !pkg.Standard {
-			if err := m.compare(pkg.Module); err != nil {
-				return nil, err
-			}
-		}
-		if err := m.readLicenses(root, dir); err != nil {
-			return nil, fmt.Errorf("read licenses of %s: %w", path, err)
+		if err := pkg.addLicenses(linked, goroot); err != nil {
+			return nil, err
 		}
 	}
 	var modules []module
-	for _, path := range slices.Sorted(maps.Keys(found)) {
-		if err := found[path].identify(); err != nil {
+	for _, path := range slices.Sorted(maps.Keys(linked)) {
+		if err := linked[path].identify(); err != nil {
 			return nil, fmt.Errorf("module %s: %w", path, err)
 		}
-		modules = append(modules, *found[path])
+		modules = append(modules, *linked[path])
 	}
 	return modules, nil
+}
+
+// linked returns the modules that the binaries say that they are made of, by path.
+func (p *platform) linked() map[string]*module {
+	found := map[string]*module{}
+	for _, one := range p.programs {
+		found[standard] = &module{path: standard, version: strings.TrimPrefix(one.info.GoVersion, "go")}
+		found[one.info.Main.Path] = &module{path: one.info.Main.Path}
+		for _, dep := range one.info.Deps {
+			found[dep.Path] = newModule(dep)
+		}
+	}
+	return found
+}
+
+// addLicenses adds the licenses that are with a package to its module, which is one of those that
+// are linked and the same there.
+func (pkg *goPackage) addLicenses(linked map[string]*module, goroot string) error {
+	path, root, dir := standard, goroot, goroot
+	if !pkg.Standard {
+		path, root, dir = pkg.Module.Path, pkg.Module.Dir, pkg.Dir
+	}
+	m := linked[path]
+	if m == nil {
+		return fmt.Errorf("module %s is in the source, not in the binaries: they were built from "+
+			"another", path)
+	}
+	if !pkg.Standard {
+		if err := m.compare(pkg.Module); err != nil {
+			return err
+		}
+	}
+	if err := m.readLicenses(root, dir); err != nil {
+		return fmt.Errorf("read licenses of %s: %w", path, err)
+	}
+	return nil
 }
 
 // newModule returns a module as the binary has it. A directory in place of it has no version.
@@ -134,6 +149,7 @@ func newModule(dep *debug.Module) *module {
 	}
 }
 
+// listPackages lists the packages that the binaries are built from, of the standard library, too.
 func listPackages(ctx context.Context, source string, p *platform) ([]goPackage, error) {
 	args := []string{"list", "-deps", "-json=Dir,Standard,Module"}
 	for _, one := range p.programs {
@@ -182,31 +198,41 @@ func (m *module) readLicenses(root, dir string) error {
 		m.files = map[string][]byte{}
 	}
 	for {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
+		if err := m.readDirectory(root, dir); err != nil || dir == root {
 			return err
-		}
-		for _, e := range entries {
-			if !e.Type().IsRegular() || !licenseFile.MatchString(e.Name()) ||
-				strings.HasSuffix(e.Name(), ".go") {
-				continue
-			}
-			path := filepath.Join(dir, e.Name())
-			rel, err := filepath.Rel(root, path)
-			if err != nil {
-				return err
-			}
-			if m.files[rel], err = os.ReadFile(path); err != nil {
-				return err
-			}
-		}
-		if dir == root {
-			return nil
 		}
 		if dir = filepath.Dir(dir); !strings.HasPrefix(dir, root) {
 			return fmt.Errorf("%s is not below %s", dir, root)
 		}
 	}
+}
+
+// readDirectory adds the license files that are in a directory of the module.
+func (m *module) readDirectory(root, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !isLicense(e) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if m.files[rel], err = os.ReadFile(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isLicense reports whether a file is a license, or goes along with one. Code is neither.
+func isLicense(e os.DirEntry) bool {
+	return e.Type().IsRegular() && licenseFile.MatchString(e.Name()) &&
+		!strings.HasSuffix(e.Name(), ".go")
 }
 
 // identify sets the licenses that the module's files contain. A text that is not known, or is a

@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// parse reads the command line. What is wrong with it is printed.
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := new(options)
 	f := flag.NewFlagSet("image", flag.ContinueOnError)
@@ -76,7 +77,15 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	var err error
+	err := o.check(f)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+	}
+	return o, err
+}
+
+// check returns all that is wrong with the command line.
+func (o *options) check(f *flag.FlagSet) (err error) {
 	for _, name := range []string{"binaries", "source", "out", "name", "version"} {
 		if f.Lookup(name).Value.String() == "" {
 			err = errors.Join(err, fmt.Errorf("-%s is missing", name))
@@ -88,10 +97,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if f.NArg() > 0 {
 		err = errors.Join(err, fmt.Errorf("argument %q is unknown", f.Arg(0)))
 	}
-	if err != nil {
-		fmt.Fprintln(stderr, err)
-	}
-	return o, err
+	return err
 }
 
 // make does all the work. The output directory is changed, and the registry asked, only when the
@@ -106,13 +112,7 @@ func (o *options) make(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	for _, p := range platforms {
-		if err := p.checkVersion(ctx, o.version); err != nil {
-			return err
-		}
-		if p.modules, err = readModules(ctx, o.source, p); err != nil {
-			return err
-		}
-		if p.sbom, err = encodeSBOM(o, p); err != nil {
+		if err := o.complete(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -132,4 +132,17 @@ func (o *options) make(ctx context.Context, stdout io.Writer) error {
 	return push(ctx, stdout, tags.remote, index)
 }
 
+// complete checks the version of the platform's binaries, and finds out what they are made of.
+func (o *options) complete(ctx context.Context, p *platform) (err error) {
+	if err := p.checkVersion(ctx, o.version); err != nil {
+		return err
+	}
+	if p.modules, err = readModules(ctx, o.source, p); err != nil {
+		return err
+	}
+	p.sbom, err = encodeSBOM(o, p)
+	return err
+}
+
+// time returns the time of all that has one, so that the same input makes the same image.
 func (o *options) time() time.Time { return time.Unix(o.created, 0).UTC() }

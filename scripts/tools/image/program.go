@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -105,20 +106,28 @@ func readProgram(path, arch string) (*buildinfo.BuildInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkSettings(info.Settings, arch); err != nil {
+		return nil, err
+	}
+	return info, checkStatic(path, arch)
+}
+
+// checkSettings refuses what a binary for an architecture may not be built with, or without.
+func checkSettings(settings []debug.BuildSetting, arch string) error {
 	want := map[string]string{"GOOS": "linux", "GOARCH": arch, "CGO_ENABLED": "0", "-trimpath": "true"}
-	for _, s := range info.Settings {
-		if value, ok := want[s.Key]; ok && value == s.Value {
+	for _, s := range settings {
+		if want[s.Key] == s.Value {
 			delete(want, s.Key)
 		}
 		if strings.HasPrefix(s.Key, "vcs") {
-			return nil, fmt.Errorf("built with %s: the same source without its repository is another binary",
+			return fmt.Errorf("built with %s: the same source without its repository is another binary",
 				s.Key)
 		}
 	}
 	for key, value := range want {
-		return nil, fmt.Errorf("not built with %s=%s", key, value)
+		return fmt.Errorf("not built with %s=%s", key, value)
 	}
-	return info, checkStatic(path, arch)
+	return nil
 }
 
 // machineOf returns an architecture's name in ELF, and whether there are images for it.

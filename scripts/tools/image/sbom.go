@@ -49,7 +49,11 @@ func encodeSBOM(o *options, p *platform) ([]byte, error) {
 	}
 	dependencies = append(dependencies, root)
 	bom.Components, bom.Dependencies = &components, &dependencies
+	return encode(bom)
+}
 
+// encode writes a document in the version that scanners know.
+func encode(bom *cdx.BOM) ([]byte, error) {
 	var b bytes.Buffer
 	err := cdx.NewBOMEncoder(&b, cdx.BOMFileFormatJSON).SetPretty(true).
 		EncodeVersion(bom, cdx.SpecVersion1_6)
@@ -74,6 +78,7 @@ func (m *module) component() cdx.Component {
 	return c
 }
 
+// component describes a binary, whose reference is its place in the image.
 func (one *program) component(arch, version string) (cdx.Component, error) {
 	data, err := os.ReadFile(one.path)
 	if err != nil {

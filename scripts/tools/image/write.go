@@ -50,15 +50,7 @@ func (o *options) write(index v1.ImageIndex, platforms []*platform) (err error) 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	oci := filepath.Join(work, "oci")
-	dir, err := layout.Write(oci, empty.Index)
-	if err != nil {
-		return err
-	}
-	// The first is what containerd calls the image on import, the second what the OCI says.
-	if err := dir.AppendIndex(index, layout.WithAnnotations(map[string]string{
-		"io.containerd.image.name":          o.name + ":" + o.version,
-		"org.opencontainers.image.ref.name": o.version,
-	})); err != nil {
+	if err := o.writeLayout(oci, index); err != nil {
 		return err
 	}
 	if err := o.archive(oci, filepath.Join(work, o.archiveName())); err != nil {
@@ -70,16 +62,35 @@ func (o *options) write(index v1.ImageIndex, platforms []*platform) (err error) 
 			return err
 		}
 	}
-	made, err := os.ReadDir(work)
+	return moveAll(work, o.out)
+}
+
+// writeLayout makes an OCI image layout.
+func (o *options) writeLayout(to string, index v1.ImageIndex) error {
+	dir, err := layout.Write(to, empty.Index)
 	if err != nil {
 		return err
 	}
-	for _, e := range made {
-		final := filepath.Join(o.out, e.Name())
+	// The first is what containerd calls the image on import, the second what the OCI says.
+	return dir.AppendIndex(index, layout.WithAnnotations(map[string]string{
+		"io.containerd.image.name":          o.name + ":" + o.version,
+		"org.opencontainers.image.ref.name": o.version,
+	}))
+}
+
+// moveAll moves what is in a directory into another one of the same file system, in the place of
+// what has the same names there.
+func moveAll(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		final := filepath.Join(to, e.Name())
 		if err := os.RemoveAll(final); err != nil {
 			return err
 		}
-		if err := os.Rename(filepath.Join(work, e.Name()), final); err != nil {
+		if err := os.Rename(filepath.Join(from, e.Name()), final); err != nil {
 			return err
 		}
 	}

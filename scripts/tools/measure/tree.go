@@ -39,14 +39,13 @@ func read(dir string) (tree, error) {
 		if err != nil {
 			return err
 		}
-		name := entry.Name()
 		if entry.IsDir() {
-			if path != dir && (name == "vendor" || name == "testdata" || strings.HasPrefix(name, ".")) {
+			if path != dir && isForeign(entry.Name()) {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if !strings.HasSuffix(name, ".go") {
+		if !strings.HasSuffix(path, ".go") {
 			return nil
 		}
 		src, err := os.ReadFile(path)
@@ -56,6 +55,11 @@ func read(dir string) (tree, error) {
 		return t.add(path, src)
 	})
 	return t, err
+}
+
+// isForeign reports whether what is in a directory of that name is not the tree's own code.
+func isForeign(name string) bool {
+	return name == "vendor" || name == "testdata" || strings.HasPrefix(name, ".")
 }
 
 // add counts one file.
@@ -78,45 +82,53 @@ func (t *tree) add(path string, src []byte) error {
 	t.comments += comments
 	t.lines += len(lines)
 	t.files = append(t.files, len(lines))
-	for _, line := range lines {
-		if utf8.RuneCount(line) > widest {
-			t.wide++
-		}
-	}
+	t.wide += count(lines, func(line []byte) bool { return utf8.RuneCount(line) > widest })
 	for _, decl := range file.Decls {
 		t.declaration(fset, decl)
 	}
-	ast.Inspect(file, func(n ast.Node) bool {
-		if assign, ok := n.(*ast.AssignStmt); ok && !slices.ContainsFunc(assign.Lhs, notBlank) {
-			t.dropped++
-		}
-		return true
-	})
+	t.dropped += countNodes(file, drops)
 	return nil
 }
 
+// drops reports whether a node is a statement that assigns nothing but blanks.
+func drops(n ast.Node) bool {
+	assign, ok := n.(*ast.AssignStmt)
+	return ok && !slices.ContainsFunc(assign.Lhs, notBlank)
+}
+
+// notBlank reports whether what is assigned to can be read again.
 func notBlank(e ast.Expr) bool {
 	name, ok := e.(*ast.Ident)
 	return !ok || name.Name != "_"
 }
 
-// split returns the number of lines with code, and of those with a comment alone.
-func split(lines [][]byte, fset *token.FileSet, file *ast.File) (code, comments int) {
-	commented := make([]bool, len(lines)+1)
-	for _, group := range file.Comments {
-		for _, c := range group.List {
-			from, to := fset.PositionFor(c.Pos(), false), fset.PositionFor(c.End(), false)
-			if len(bytes.TrimSpace(lines[from.Line-1][:from.Column-1])) > 0 {
-				continue // behind code
-			}
-			for line := from.Line; line <= to.Line && line <= len(lines); line++ {
-				commented[line] = true
-			}
+// count returns how many elements of a list are so.
+func count[T any](list []T, is func(T) bool) (n int) {
+	for _, element := range list {
+		if is(element) {
+			n++
 		}
 	}
+	return n
+}
+
+// countNodes returns how many nodes below one, itself included, are so.
+func countNodes(root ast.Node, is func(ast.Node) bool) (n int) {
+	ast.Inspect(root, func(node ast.Node) bool {
+		if is(node) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// split returns the number of lines with code, and of those with a comment alone.
+func split(lines [][]byte, fset *token.FileSet, file *ast.File) (code, comments int) {
+	commented := commentLines(lines, fset, file)
 	for i, line := range lines {
 		switch {
-		case commented[i+1]:
+		case commented[i]:
 			comments++
 		case len(bytes.TrimSpace(line)) > 0:
 			code++
@@ -125,6 +137,24 @@ func split(lines [][]byte, fset *token.FileSet, file *ast.File) (code, comments 
 	return code, comments
 }
 
+// commentLines returns for each line whether it is a comment alone.
+func commentLines(lines [][]byte, fset *token.FileSet, file *ast.File) []bool {
+	commented := make([]bool, len(lines))
+	for _, group := range file.Comments {
+		for _, c := range group.List {
+			from, to := fset.PositionFor(c.Pos(), false), fset.PositionFor(c.End(), false)
+			if len(bytes.TrimSpace(lines[from.Line-1][:from.Column-1])) > 0 {
+				continue // behind code
+			}
+			for i := from.Line - 1; i < to.Line && i < len(lines); i++ {
+				commented[i] = true
+			}
+		}
+	}
+	return commented
+}
+
+// declaration counts a function, and the exported names that a declaration is of.
 func (t *tree) declaration(fset *token.FileSet, decl ast.Decl) {
 	switch d := decl.(type) {
 	case *ast.FuncDecl:
@@ -137,16 +167,21 @@ func (t *tree) declaration(fset *token.FileSet, decl ast.Decl) {
 		}
 	case *ast.GenDecl:
 		for _, spec := range d.Specs {
-			switch s := spec.(type) {
-			case *ast.TypeSpec:
-				if s.Name.IsExported() {
-					t.name(d.Doc, s.Doc, s.Comment)
-				}
-			case *ast.ValueSpec:
-				if slices.ContainsFunc(s.Names, (*ast.Ident).IsExported) {
-					t.name(d.Doc, s.Doc, s.Comment)
-				}
-			}
+			t.spec(d.Doc, spec)
+		}
+	}
+}
+
+// spec counts a type, or variables, with the comment of the declaration around.
+func (t *tree) spec(doc *ast.CommentGroup, spec ast.Spec) {
+	switch s := spec.(type) {
+	case *ast.TypeSpec:
+		if s.Name.IsExported() {
+			t.name(doc, s.Doc, s.Comment)
+		}
+	case *ast.ValueSpec:
+		if slices.ContainsFunc(s.Names, (*ast.Ident).IsExported) {
+			t.name(doc, s.Doc, s.Comment)
 		}
 	}
 }
@@ -176,26 +211,19 @@ func receiver(e ast.Expr) string {
 
 // ways returns the cyclomatic complexity of a body as gocyclo has it: one, and one more for each
 // if, for, case, && and ||.
-func ways(body *ast.BlockStmt) int {
-	n := 1
-	ast.Inspect(body, func(node ast.Node) bool {
-		switch node := node.(type) {
-		case *ast.IfStmt, *ast.ForStmt, *ast.RangeStmt:
-			n++
-		case *ast.CaseClause:
-			if node.List != nil {
-				n++
-			}
-		case *ast.CommClause:
-			if node.Comm != nil {
-				n++
-			}
-		case *ast.BinaryExpr:
-			if node.Op == token.LAND || node.Op == token.LOR {
-				n++
-			}
-		}
+func ways(body *ast.BlockStmt) int { return 1 + countNodes(body, branches) }
+
+// branches reports whether a node adds a way.
+func branches(node ast.Node) bool {
+	switch node := node.(type) {
+	case *ast.IfStmt, *ast.ForStmt, *ast.RangeStmt:
 		return true
-	})
-	return n
+	case *ast.CaseClause:
+		return node.List != nil
+	case *ast.CommClause:
+		return node.Comm != nil
+	case *ast.BinaryExpr:
+		return node.Op == token.LAND || node.Op == token.LOR
+	}
+	return false
 }

@@ -135,13 +135,20 @@ func read(path string) (outcome, error) {
 	return r.outcome, lines.Err()
 }
 
-func (r *reader) take(e *event) {
-	if !e.Time.IsZero() {
-		if r.first.IsZero() {
-			r.first = e.Time
-		}
-		r.last = e.Time
+// saw notes the time of an event, which not every one has.
+func (r *reader) saw(at time.Time) {
+	if at.IsZero() {
+		return
 	}
+	if r.first.IsZero() {
+		r.first = at
+	}
+	r.last = at
+}
+
+// take takes an event. A test has failed until an event says how it ended.
+func (r *reader) take(e *event) {
+	r.saw(e.Time)
 	k := key{e.Package, e.Test}
 	switch e.Action {
 	case "run":
@@ -204,6 +211,7 @@ func (r *reader) finish() {
 	}
 }
 
+// lacking prints the tests that were skipped for want of a kernel, for another run.
 func lacking(out io.Writer, path string) error {
 	results, err := read(path)
 	if err != nil {
@@ -224,6 +232,7 @@ func lacking(out io.Writer, path string) error {
 	return nil
 }
 
+// report prints what a person wants to know of two runs. The second need not exist.
 func report(out io.Writer, nativePath, umlPath string) (code int, err error) {
 	native, err := read(nativePath)
 	if err != nil {
@@ -234,16 +243,7 @@ func report(out io.Writer, nativePath, umlPath string) (code int, err error) {
 		return 0, err
 	}
 	s := sum(native, uml)
-	fmt.Fprintf(out, "\n  on this machine's kernel   %s, %s\n", count(native.tests),
-		native.took.Round(time.Second))
-	if len(uml.tests) > 0 {
-		fmt.Fprintf(out, "  in the user-mode kernel    %s, %s; for want of %s\n", count(uml.tests),
-			uml.took.Round(time.Second),
-			strings.Join(slices.Sorted(maps.Keys(s.kernel)), ", "))
-	}
-	if len(s.later) > 0 {
-		fmt.Fprintf(out, "  left to make e2e           %d\n", len(s.later))
-	}
+	s.head(out, native, uml)
 	slowest(out, "slowest tests", s.total, func(k key) bool {
 		return k.test != "" && !strings.Contains(k.test, "/")
 	})
@@ -251,17 +251,7 @@ func report(out io.Writer, nativePath, umlPath string) (code int, err error) {
 	list(out, "skipped", s.skipped, func(k key) string { return ": " + s.total[k].reason })
 	why(out, s.failed, s.total)
 	list(out, "failed", s.failed, kind)
-	if len(s.skipped) > 0 && os.Getenv("CI") == "true" {
-		fmt.Fprintf(out, "\n  a skip is a failure here (CI=true)\n")
-		code = 1
-	}
-	if len(s.failed) > 0 {
-		code = 1
-	}
-	if s.passed+len(s.failed) == 0 {
-		fmt.Fprintf(out, "\n  no test ran\n")
-		code = 1
-	}
+	code = s.code(out)
 	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", s.passed, len(s.failed), len(s.skipped))
 	return code, nil
 }
@@ -276,13 +266,51 @@ type summary struct {
 	kernel map[string]bool
 }
 
-func sum(native, uml outcome) *summary {
-	s := &summary{total: maps.Clone(native.tests), kernel: map[string]bool{}}
-	for k, r := range uml.tests {
-		if old, ok := s.total[k]; !ok || old.status == "skip" || r.status == "fail" {
-			s.total[k] = r
+// head prints what ran where.
+func (s *summary) head(out io.Writer, native, uml outcome) {
+	fmt.Fprintf(out, "\n  on this machine's kernel   %s, %s\n", count(native.tests),
+		native.took.Round(time.Second))
+	if len(uml.tests) > 0 {
+		fmt.Fprintf(out, "  in the user-mode kernel    %s, %s; for want of %s\n", count(uml.tests),
+			uml.took.Round(time.Second),
+			strings.Join(slices.Sorted(maps.Keys(s.kernel)), ", "))
+	}
+	if len(s.later) > 0 {
+		fmt.Fprintf(out, "  left to make e2e           %d\n", len(s.later))
+	}
+}
+
+// code returns the exit code. It prints why a run without a failure is one.
+func (s *summary) code(out io.Writer) (code int) {
+	if len(s.skipped) > 0 && os.Getenv("CI") == "true" {
+		fmt.Fprintf(out, "\n  a skip is a failure here (CI=true)\n")
+		code = 1
+	}
+	if len(s.failed) > 0 {
+		code = 1
+	}
+	if s.passed+len(s.failed) == 0 {
+		fmt.Fprintf(out, "\n  no test ran\n")
+		code = 1
+	}
+	return code
+}
+
+// merge returns the results of both runs by test. That of the second counts where the first has
+// none, and where the test failed.
+func merge(native, uml map[key]result) map[key]result {
+	total := maps.Clone(native)
+	for k, r := range uml {
+		if old, ok := total[k]; !ok || old.status == "skip" || r.status == "fail" {
+			total[k] = r
 		}
 	}
+	return total
+}
+
+// sum counts each test once.
+func sum(native, uml outcome) *summary {
+	s := &summary{total: merge(native.tests, uml.tests), kernel: map[string]bool{}}
 	for k, r := range native.tests {
 		if r.kernel != "" {
 			s.kernel[r.kernel] = true
@@ -326,6 +354,7 @@ func kind(k key) string {
 	return ""
 }
 
+// slowest prints what took longest, of results that are of interest.
 func slowest(out io.Writer, label string, results map[key]result, of func(key) bool) {
 	keys := slices.DeleteFunc(slices.Collect(maps.Keys(results)), func(k key) bool { return !of(k) })
 	slices.SortFunc(keys, func(a, b key) int {
