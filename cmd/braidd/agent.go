@@ -61,6 +61,8 @@ type daemon struct {
 	// network is the path of the default network, as long as it has been known.
 	network string
 	events  chan event
+	// interfacesChanged has a value if the node's interfaces have changed since lookLost looked.
+	interfacesChanged chan struct{}
 	// nodeState is the directory of the CNI plugin's state, as the last configuration has it that was
 	// rendered.
 	nodeState atomic.Pointer[string]
@@ -86,6 +88,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 		health: agent.NewHealth(buildVersion, partInstallation, partCredential),
 		meters: metrics.New(buildVersion),
 		events: make(chan event, maxEvents), capacityEvery: room.Every,
+		interfacesChanged: make(chan struct{}, 1),
 	}
 	a.nodeState.Store(new(a.stateDir()))
 	a.meters.Violations(func() map[engine.Violation]uint64 {
@@ -149,6 +152,7 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.lookAddresses); return nil })
+	group.Go(func() error { a.lookLost(ctx); return nil })
 	group.Go(func() error { return a.debug(ctx) })
 	group.Go(func() error { a.reconcile(ctx); return nil })
 	group.Go(func() error { return a.hotplug(ctx) })

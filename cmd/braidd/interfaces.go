@@ -135,6 +135,11 @@ func (a *daemon) interfacesAre(states []nodenet.State, err error) {
 		}
 		all, notes = append(all, one), append(notes, note)
 	}
-	a.health.Note(noteInterfaces, strings.Join(notes, ", "))
+	if a.health.Note(noteInterfaces, strings.Join(notes, ", ")) {
+		select {
+		case a.interfacesChanged <- struct{}{}:
+		default: // they are looked at soon
+		}
+	}
 	a.health.Update(func(report *nodev1.Report) { report.Interfaces = all })
 }

@@ -85,17 +85,18 @@ func (h *Health) Set(part string, err error) {
 }
 
 // Note adds to the condition's message what decides nothing about the condition; an empty text
-// takes it out again.
-func (h *Health) Note(about, text string) {
+// takes it out again. It reports whether that is new.
+func (h *Health) Note(about, text string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.notes[about] == text {
-		return
+		return false
 	}
 	if h.notes[about] = text; text == "" {
 		delete(h.notes, about)
 	}
 	h.wake()
+	return true
 }
 
 // Warn adds to the report what an operator should see to and what decides nothing about the

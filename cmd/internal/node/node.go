@@ -129,3 +129,8 @@ type interiors struct{ nl.Sandbox }
 func (i interiors) DefaultRoutes(ctx context.Context, path string) (engine.DefaultRoutes, error) {
 	return i.Sandbox.DefaultRoutes(ctx, path)
 }
+
+// Links returns the indexes of the links of a sandbox's network namespace, by name.
+func Links(ctx context.Context, netns string) (map[string]int, error) {
+	return nl.Sandbox{}.Links(ctx, netns)
+}
