@@ -14,7 +14,7 @@ build: ## build bin/braid, bin/braid-controller and bin/braidctl, static and str
 image: ## make the container image in bin/image, for amd64 and arm64; PUSH=REFERENCE pushes it
 	@scripts/image.sh
 
-test: ## unit, network namespace and API server tests, in a user-mode kernel where this one lacks something
+test: ## units, namespaces, an API server; in a user-mode kernel what this one lacks
 	@scripts/test.sh
 
 test-fast: ## tests that need neither root nor an API server, in less than a minute
@@ -29,13 +29,13 @@ conformance: ## the table of specification items, their tests and results
 bench: ## time and CPU of attaching a pod, beside the same plugins without a meta-plugin
 	@scripts/bench.sh
 
-soak: ## 20,000 operations of the real binary, killed, stopped, on full disks; nothing is left, no address twice
+soak: ## 20,000 operations that are killed, stopped, or on full disks; nothing is left
 	@scripts/soak.sh
 
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@scripts/fuzz.sh
 
-generate: ## write what follows from something else: deepcopy functions, conf/crd/ipblocks.yaml, conf/deploy, the chart's files
+generate: ## write deepcopy functions, conf/crd/ipblocks.yaml, conf/deploy, the chart's files
 	@scripts/generate.sh
 
 lint: ## static checks of code, scripts, formatting and generated files

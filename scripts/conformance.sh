@@ -12,7 +12,8 @@ results=.cache/test
 
 fresh() {
 	[ -s "$results/native.json" ] && [ -e "$results/begun" ] &&
-		[ -z "$(find . -path ./.git -prune -o \( -name '*.go' -o -name go.mod \) -newer "$results/begun" -print -quit)" ]
+		[ -z "$(find . -path ./.git -prune -o \( -name '*.go' -o -name go.mod \) \
+			-newer "$results/begun" -print -quit)" ]
 }
 
 if ! fresh; then

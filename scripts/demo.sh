@@ -49,7 +49,8 @@ if ip link add probe link ens224 type ipvlan 2>/dev/null; then
 	kind='"type": "ipvlan", "mode": "l2"'
 fi
 
-bold "What a cluster would hold, as files: two NetworkAttachmentDefinitions and a pod that asks for them"
+bold "What a cluster would hold, as files: two NetworkAttachmentDefinitions, and a pod that asks" \
+	"for them"
 cat >$work/manifests/demo.yaml <<EOF
 apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
@@ -81,8 +82,10 @@ cat >$work/net.d/00-braid.conflist <<EOF
 {"cniVersion": "1.0.0", "name": "braid", "plugins": [{
   "type": "braid", "logFile": "$work/braid.log", "binDir": "$PWD/bin",
   "braid": {"manifests": "$work/manifests", "stateDir": "$work/state", "dataRoots": ["$work"]},
-  "delegates": [{"cniVersion": "1.0.0", "name": "pod-network", "type": "bridge", "bridge": "cni0", "isGateway": true,
-    "ipam": {"type": "host-local", "subnet": "192.168.0.0/24", "dataDir": "$work/leases", "routes": [{"dst": "0.0.0.0/0"}]}}]}]}
+  "delegates": [{"cniVersion": "1.0.0", "name": "pod-network",
+    "type": "bridge", "bridge": "cni0", "isGateway": true,
+    "ipam": {"type": "host-local", "subnet": "192.168.0.0/24", "dataDir": "$work/leases",
+      "routes": [{"dst": "0.0.0.0/0"}]}}]}]}
 EOF
 
 export CNI_PATH=$PWD/bin NETCONFPATH=$work/net.d CNI_IFNAME=eth0 CNI_CONTAINERID=demo
@@ -102,7 +105,8 @@ echo
 bold "CHECK asks every plugin of every network"
 show cnitool check braid /run/netns/pod
 echo "all is as ADD left it"
-bold "The block of addresses that this node has claimed for gke-network-1, as it would be in a cluster's API"
+bold "The block of addresses that this node has claimed for gke-network-1, as it would be in a" \
+	"cluster's API"
 ls $work/manifests/ipblocks
 grep -oh '"spec":{[^}]*}}' $work/manifests/ipblocks/*
 bold "The log"

@@ -22,7 +22,8 @@ fuzz() {
 	case $1 in
 	*/e2e/*)
 		go test -c -o "$work/fuzz.test" "$1" && cd "$(go list -f '{{.Dir}}' "$1")" &&
-			"$work/fuzz.test" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$time" -test.fuzzcachedir "$work/corpus"
+			"$work/fuzz.test" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$time" \
+				-test.fuzzcachedir "$work/corpus"
 		;;
 	*) go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" "$1" ;;
 	esac

@@ -6,10 +6,10 @@
 # -trimpath: the same binary from every directory. -dwarf=false: nothing that the scripts build is
 # debugged; what panics still says where. CGO_ENABLED=0: static, so that binaries run in containers
 # and on another root file system; only `go test -race` needs cgo.
-export GOFLAGS='-mod=readonly -trimpath -buildvcs=false -gcflags=all=-dwarf=false' GOWORK=off CGO_ENABLED=0
+export GOFLAGS='-mod=readonly -trimpath -buildvcs=false -gcflags=all=-dwarf=false'
+export GOWORK=off CGO_ENABLED=0
 
-# quietly runs a command and prints only its failure: Go names each module that it
-# downloads.
+# quietly runs a command and prints only its failure: Go names each module that it downloads.
 quietly() {
 	local log code=0
 	log=$(mktemp)

@@ -19,5 +19,6 @@ for arch in ${ARCHES:-amd64 arm64}; do
 	GOOS=linux GOARCH=$arch scripts/build.sh "$work/binaries/$arch"
 done
 (cd scripts/tools/image && quietly go build -o "$work/image" .)
-"$work/image" -binaries "$work/binaries" -source . -out "${1:-bin/image}" -name localhost/braid -version "$(scripts/version.sh)" \
-	-revision "$(git rev-parse HEAD)" -created "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" ${PUSH:+-push "$PUSH"}
+"$work/image" -binaries "$work/binaries" -source . -out "${1:-bin/image}" \
+	-name localhost/braid -version "$(scripts/version.sh)" -revision "$(git rev-parse HEAD)" \
+	-created "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" ${PUSH:+-push "$PUSH"}

@@ -2,9 +2,11 @@
 # install-deps.sh installs the Debian or Ubuntu packages that tests and demo need, and only those
 # that are missing. Go is not among them. Groups may be combined:
 #
-#   scripts/install-deps.sh base    links, netns, packet filter, and the C compiler that go test -race links with
-#   scripts/install-deps.sh node    what a Kubernetes node runs on besides the binaries of scripts/lab.sh, what fills CRI-O's storage, and a DHCP server (contains base)
-#   scripts/install-deps.sh uml     a kernel that boots as a process, for links that the machine's own kernel lacks
+#   scripts/install-deps.sh base    links, netns, packet filter, and a C compiler for go test -race
+#   scripts/install-deps.sh node    base, and what a Kubernetes node needs beside the binaries of
+#                                   scripts/lab.sh: runc, CRI-O's helpers, a DHCP server
+#   scripts/install-deps.sh uml     a kernel that boots as a process, for links that the machine's
+#                                   own kernel lacks
 #   scripts/install-deps.sh lint    what checks scripts
 set -euo pipefail
 
@@ -37,7 +39,8 @@ fi
 
 installed() {
 	local package=$1 command=$2
-	[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || command -v "$command" >/dev/null
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+		command -v "$command" >/dev/null
 }
 
 missing=()
@@ -55,7 +58,9 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # Another apt may be at work on a machine that has just booted. Recommended packages would bring a
 # hundred megabytes and a daemon or two.
-apt() { DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1; }
+apt() {
+	DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1
+}
 start=$SECONDS
 if ! { apt update && apt install --no-install-recommends "${missing[@]}"; }; then
 	cat "$log" >&2

@@ -3,7 +3,8 @@
 # e2e/cluster and e2e/cluster/crio.
 #
 #   scripts/lab.sh api    what tests against a real API server need: etcd, kube-apiserver
-#   scripts/lab.sh node   also kubectl, scheduler, controller-manager, kubelet, containerd, its shim, ctr
+#   scripts/lab.sh node   also kubectl, scheduler, controller-manager, kubelet, and containerd with
+#                         its shim and ctr
 #   scripts/lab.sh crio   all of it: also CRI-O and its pinns, which is C
 #   scripts/lab.sh dir    prints the directory that holds the binaries, built or not
 #
@@ -30,8 +31,8 @@ pinned() {
 	awk -v m="$1" '$1 == m && $2 ~ /^v/ { print $2; exit }' "$module/go.mod"
 }
 
-# made NAME COMMAND... has a command, which is given the path of a file, make one binary, unless it is
-# there.
+# made NAME COMMAND... has a command, which is given the path of a file, make one binary, unless it
+# is there.
 made() {
 	local name=$1 start=$SECONDS
 	shift
@@ -79,9 +80,11 @@ minor=${major_minor#*.}
 minor=${minor%%.*}
 versions=
 for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-	versions+=" -X $package.gitVersion=$kubernetes -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+	versions+=" -X $package.gitVersion=$kubernetes"
+	versions+=" -X $package.gitMajor=$major -X $package.gitMinor=$minor"
 done
-versions+=" -X github.com/containerd/containerd/v2/version.Version=$(pinned github.com/containerd/containerd/v2)"
+containerd=github.com/containerd/containerd/v2
+versions+=" -X $containerd/version.Version=$(pinned $containerd)"
 
 mkdir -p "$dir"
 # One builder at a time: a second one waits and then finds everything there, instead of compiling
@@ -97,10 +100,11 @@ build kubectl k8s.io/kubernetes/cmd/kubectl
 build kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 build kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
 build kubelet k8s.io/kubernetes/cmd/kubelet
-build containerd github.com/containerd/containerd/v2/cmd/containerd
-build containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
-build ctr github.com/containerd/containerd/v2/cmd/ctr
+build containerd $containerd/cmd/containerd
+build containerd-shim-runc-v2 $containerd/cmd/containerd-shim-runc-v2
+build ctr $containerd/cmd/ctr
 [ "$1" = crio ] || exit 0
-made crio compile "$module/crio" 'containers_image_openpgp exclude_graphdriver_btrfs btrfs_noversion' \
+made crio compile "$module/crio" \
+	'containers_image_openpgp exclude_graphdriver_btrfs btrfs_noversion' \
 	github.com/cri-o/cri-o/cmd/crio
 made pinns compile_pinns

@@ -23,7 +23,9 @@ say "generated files"
 scripts/generate.sh --check || failed=1
 
 say "scripts"
-mapfile -t shell < <(git ls-files -co --exclude-standard -- 'scripts/*.sh' '.ci/run' 'e2e/testdata/*')
+mapfile -t shell < <(
+	git ls-files -co --exclude-standard -- 'scripts/*.sh' '.ci/run' 'e2e/testdata/*'
+)
 shellcheck --exclude=SC1091 "${shell[@]}" || failed=1 # what they source is checked by itself
 
 say "known vulnerabilities"

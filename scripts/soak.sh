@@ -32,7 +32,8 @@ BRAID_PLUGINS=$(scripts/plugins.sh)
 scripts/build.sh "$work" braid braidd braid-client
 go test -c -o "$work/soak.test" ./e2e/soak
 mkdir -p .cache
-export BRAID_PLUGINS BRAID_BINARY=$work/braid BRAID_SOAK_OPS=${1:-20000} BRAID_SOAK_LOG=$PWD/.cache/soak.log
+export BRAID_PLUGINS BRAID_BINARY=$work/braid
+export BRAID_SOAK_OPS=${1:-20000} BRAID_SOAK_LOG=$PWD/.cache/soak.log
 export BRAID_SOAK_SEED=${2:-$RANDOM} BRAID_SOAK_AGENT=${BRAID_SOAK_AGENT-10m}
 scripts/lab.sh api
 BRAID_LAB_BIN=$(scripts/lab.sh dir)

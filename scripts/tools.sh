@@ -29,7 +29,8 @@ dir=$cache/tools-$({
 
 if [ ! -x "$dir/$name" ]; then
 	# Not by `go list tool`, which downloads what all of them are made of.
-	package=$(sed -n "s|^tool \([^(]*\)\$|\1|p; /^tool (/,/^)/s|^\t\(.*/$name\)\$|\1|p" go.mod | grep .) || {
+	pick="s|^tool \([^(]*\)\$|\1|p; /^tool (/,/^)/s|^\t\(.*/$name\)\$|\1|p"
+	package=$(sed -n "$pick" go.mod | grep .) || {
 		say "scripts/tools/go.mod pins no tool $name"
 		exit 1
 	}

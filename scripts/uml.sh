@@ -2,7 +2,8 @@
 # uml.sh runs a program in a user-mode Linux kernel: for tests of what this machine's own kernel
 # lacks. It boots in about a second.
 #
-#   scripts/uml.sh [--modules "ipvlan dummy ..."] [--env K=V]... [--dir DIR] [--timeout SECONDS] [--mem SIZE] -- /abs/program args...
+#   scripts/uml.sh [--modules "ipvlan dummy ..."] [--env K=V]... [--dir DIR] [--timeout SECONDS] \
+#     [--mem SIZE] -- /abs/program args...
 #
 # The program runs as root on this machine's own file system, as it is, below a tmpfs: it reads
 # everything and changes nothing, whatever it writes is gone afterwards. /run is empty. Nothing of
@@ -14,7 +15,8 @@
 # list of those loaded at boot.
 set -euo pipefail
 
-modules='ipv6 veth bridge 8021q macvlan ipvlan dummy vrf bonding vxlan ifb tun nf_tables nf_conntrack'
+modules='ipv6 veth bridge 8021q macvlan ipvlan dummy vrf bonding vxlan ifb tun'
+modules+=' nf_tables nf_conntrack'
 limit=600
 mem=2G
 dir=$PWD
@@ -23,7 +25,8 @@ environment=()
 say() { printf 'uml: %s\n' "$*" >&2; }
 
 usage() {
-	say "usage: ${0##*/} [--modules LIST] [--env K=V]... [--dir DIR] [--timeout SECONDS] [--mem SIZE] -- /abs/program args..."
+	say "usage: ${0##*/} [--modules LIST] [--env K=V]... [--dir DIR] [--timeout SECONDS]" \
+		"[--mem SIZE] -- /abs/program args..."
 	exit 2
 }
 
@@ -76,11 +79,13 @@ mount -t tmpfs tmpfs /tmp || fail tmpfs
 mkdir -p /tmp/m/lib /tmp/upper /tmp/work /tmp/root
 ln -s /usr/lib/uml/modules /tmp/m/lib/modules
 modprobe -d /tmp/m overlay || fail "no overlay"
-mount -t overlay -o lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work overlay /tmp/root || fail overlay
+mount -t overlay -o lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work overlay /tmp/root ||
+	fail overlay
 cd /tmp/root
 [ -e lib/modules ] || ln -s /usr/lib/uml/modules lib/modules
 [ -e lib/modules/$version ] || ln -s /usr/lib/uml/modules/$version lib/modules/$version
-mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t devtmpfs devtmpfs dev || fail "proc, sys, dev"
+mount -t proc proc proc && mount -t sysfs sysfs sys && mount -t devtmpfs devtmpfs dev ||
+	fail "proc, sys, dev"
 mkdir -p dev/pts dev/shm
 mount -t devpts devpts dev/pts
 for d in dev/shm run; do mount -t tmpfs -o mode=1777 tmpfs \$d || fail \$d; done
@@ -113,8 +118,10 @@ chmod +x "$work/init"
 code=0
 exec 3> >(exec cat) 4>"$work/console"
 cat=$!
-(LD_PRELOAD=$work/regset.so timeout --kill-after=5 "$limit" linux.uml "mem=$mem" rootfstype=hostfs rootflags=/ rw "init=$work/init" uml_dir="$work/" umid=machine \
-	con=null con0=null,fd:4 con1=null,fd:3 quiet panic=-1 </dev/null || exit $?) >"$work/log" 2>&1 || code=$?
+(LD_PRELOAD=$work/regset.so timeout --kill-after=5 "$limit" linux.uml "mem=$mem" \
+	rootfstype=hostfs rootflags=/ rw "init=$work/init" uml_dir="$work/" umid=machine \
+	con=null con0=null,fd:4 con1=null,fd:3 quiet panic=-1 </dev/null || exit $?) \
+	>"$work/log" 2>&1 || code=$?
 exec 3>&-
 wait "$cat" || true
 if [ -s "$work/code" ]; then

@@ -9,7 +9,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf 'vulns: %s\n' "$*" >&2; }
 
 database=golang.org/x/vulndb
-if ! dir=$(cd / && timeout 120 go mod download -json "$database@latest" 2>/dev/null | sed -n 's|^\t"Dir": "\(.*\)".*|\1|p') || [ -z "$dir" ]; then
+dir=$(cd / && timeout 120 go mod download -json "$database@latest" 2>/dev/null |
+	sed -n 's|^\t"Dir": "\(.*\)".*|\1|p') || dir=
+if [ -z "$dir" ]; then
 	say "$database cannot be had, so nothing was looked for"
 	exit 0
 fi
