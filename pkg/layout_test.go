@@ -89,15 +89,11 @@ var arrows = []struct {
 	{
 		says: "what a pod gets is found out without the engine",
 		who:  []string{"pkg/resolve", "pkg/lint"},
-		not: []string{
-			"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go",
-		},
+		not:  []string{"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go"},
 	},
 	{
 		says: "what parses and plans does not reach out",
-		who: []string{
-			"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity",
-		},
+		who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity"},
 		not: []string{
 			"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda",
 		},

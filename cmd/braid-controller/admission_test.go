@@ -488,8 +488,7 @@ func TestU14ProfileAtAdmission(t *testing.T) {
 			`"subnet": "10.0.0.0/24"}}`,
 		"meta": `{"cniVersion": "1.0.0", "plugins": [{"type": "macvlan", "master": "eth1"}, ` +
 			`{"type": "bandwidth"}]}`,
-		"ipam": `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", ` +
-			`"ipam": {"type": "dhcp"}}`,
+		"ipam": `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "dhcp"}}`,
 	} {
 		h.nad(name, config, "").says(t, name, 403, "u14/"+name, "policy[0]")
 	}

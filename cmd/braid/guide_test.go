@@ -690,21 +690,17 @@ func TestR10ValuesBeforeTheFirstChange(t *testing.T) {
 		"vlan 4096":                 `{"type":"macvlan","vlan":4096}`,
 		"mode \"bridge\"":           `{"type":"ipvlan","mode":"bridge"}`,
 		"vlanTrunk[0].id 0":         `{"type":"bridge","vlanTrunk":[{"id":0}]}`,
-		"ipam.subnet": `{"type":"bridge","ipam":{"type":"host-local",` +
-			`"subnet":"10.0.0.0/240"}}`,
+		"ipam.subnet":               `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/240"}}`,
 		"ipam.rangeEnd": `{"type":"bridge","ipam":{"type":"host-local",` +
 			`"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}}`,
-		"ipam.range": `{"type":"bridge","ipam":{"type":"whereabouts",` +
-			`"range":"10.0.0.0-24"}}`,
+		"ipam.range": `{"type":"bridge","ipam":{"type":"whereabouts","range":"10.0.0.0-24"}}`,
 		"ipam.ipRanges[0].range_start": `{"type":"bridge","ipam":{"type":"whereabouts",` +
 			`"ipRanges":[{"range":"10.0.0.0/24","range_start":"10.0.1.1"}]}}`,
 		"ipam.addresses[0].address": `{"type":"bridge","ipam":{"type":"static","addresses":[{"address":"10.0.0.1"}]}}`,
-		"ipam.routes[0].dst": `{"type":"bridge","ipam":{"type":"static",` +
-			`"routes":[{"dst":"10.0.0"}]}}`,
-		"table 0":                 `{"plugins":[{"type":"bridge"},{"type":"sbr","table":0}]}`,
-		"sysctl \"kernel.panic\"": `{"plugins":[{"type":"bridge"},{"type":"tuning","sysctl":{"kernel.panic":"1"}}]}`,
-		"markMasqBit 32": `{"plugins":[{"type":"bridge"},{"type":"portmap",` +
-			`"markMasqBit":32}]}`,
+		"ipam.routes[0].dst":        `{"type":"bridge","ipam":{"type":"static","routes":[{"dst":"10.0.0"}]}}`,
+		"table 0":                   `{"plugins":[{"type":"bridge"},{"type":"sbr","table":0}]}`,
+		"sysctl \"kernel.panic\"":   `{"plugins":[{"type":"bridge"},{"type":"tuning","sysctl":{"kernel.panic":"1"}}]}`,
+		"markMasqBit 32":            `{"plugins":[{"type":"bridge"},{"type":"portmap","markMasqBit":32}]}`,
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()

@@ -56,8 +56,7 @@ func TestU4U5GKECheck(t *testing.T) {
 			"cluster.yaml": {0, `"line": 14`},
 		"gke check " + guide + "cluster.yaml " +
 			networks: {0, "warning: "},
-		"gke check " + guide + "cluster.yaml " +
-			"/no/x.yaml": {2, "/no/x.yaml"},
+		"gke check " + guide + "cluster.yaml /no/x.yaml": {2, "/no/x.yaml"},
 		"gke check " + gkeDir(t, "enableDataplaneV2: true", "") +
 			"/cluster.yaml": {1, "it needs enableDataplaneV2: true"},
 		"gke check " + gkeDir(t, "192.168.0.0/16", "21.0.0.0/8") + "/cluster.yaml " +

@@ -154,8 +154,7 @@ func (w *wired) renamed() {
 	w.must(rename("ip link set OLD down; ip link set OLD name NEW; ip link set NEW up"))
 	back := func() error {
 		return rename("! [ -e /sys/class/net/NEW ] || { ip link set NEW down; " +
-			"ip link property del dev NEW altname OLD || :; " +
-			"ip link set NEW name OLD; ip link set OLD up; }")
+			"ip link property del dev NEW altname OLD || :; ip link set NEW name OLD; ip link set OLD up; }")
 	}
 	w.t.Cleanup(func() { w.must(back()) })
 	w.say(isAbsent, ready2)

@@ -114,9 +114,7 @@ func newThrough(t *testing.T, pods int, objects ...string) *through {
 	for i := range pods {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("through-", i)},
-			Spec: corev1.PodSpec{
-				NodeName: "soak", Containers: []corev1.Container{{Name: "c", Image: "i"}},
-			},
+			Spec:       corev1.PodSpec{NodeName: "soak", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 		}
 		pod.Annotations = map[string]string{"k8s.v1.cni.cncf.io/networks": "through"}
 		pod, err := server.Client().CoreV1().Pods("default").

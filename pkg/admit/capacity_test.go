@@ -47,9 +47,7 @@ func TestU10CapacityRequests(t *testing.T) {
 		}, want: []string{"", ""}},
 		"claims of devices": {networks: "room", edit: func(p *corev1.Pod) {
 			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
-		}, want: []string{
-			room + "=1", "",
-		}},
+		}, want: []string{room + "=1", ""}},
 		"an address that is kept": {
 			networks: `[{"name": "room", "ipam-claim-reference": "vm"}]`,
 			want:     []string{"", ""},

@@ -61,8 +61,8 @@ type Health struct {
 func NewHealth(version string, parts ...string) *Health {
 	h := &Health{
 		parts: map[string]error{}, unheard: map[string]bool{}, notes: map[string]string{},
-		warned: map[string][]string{},
-		report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1),
+		warned: map[string][]string{}, report: nodev1.Report{Version: version},
+		changed: make(chan struct{}, 1),
 	}
 	for _, part := range parts {
 		h.unheard[part] = true
@@ -170,8 +170,9 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	report := h.report
-	report.Before, report.Unattached, report.Others = slices.Clone(report.Before), slices.Clone(
-		report.Unattached), maps.Clone(report.Others)
+	report.Before = slices.Clone(report.Before)
+	report.Unattached = slices.Clone(report.Unattached)
+	report.Others = maps.Clone(report.Others)
 	report.Interfaces = slices.Clone(report.Interfaces)
 	report.Fallbacks = maps.Clone(report.Fallbacks)
 	for _, about := range slices.Sorted(maps.Keys(h.warned)) {

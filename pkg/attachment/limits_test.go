@@ -22,8 +22,7 @@ func TestLimitsForms(t *testing.T) {
 			Namespace: "team",
 			Prefixes:  []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 		},
-		`{"namespace":"team","hostPorts":[{"first":1024,` +
-			`"last":65535}]}`: {
+		`{"namespace":"team","hostPorts":[{"first":1024,"last":65535}]}`: {
 			Namespace: "team",
 			HostPorts: []attachment.Ports{{First: 1024, Last: 65535}},
 		},

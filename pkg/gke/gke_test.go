@@ -92,17 +92,24 @@ func TestU5Fields(t *testing.T) {
 	}
 }
 
-// mistake is what is wrong in a cluster configuration or in an IP block file, for so many nodes.
+// mistake is what is wrong in a cluster configuration or in an IP block file, for so many nodes. A
+// file that is not named is correct.
 type mistake struct {
 	cluster, blocks string
 	nodes           int
 	want            string
 }
 
-// told fails unless each mistake is told with file, line, field and remedy.
-func told(t *testing.T, mistakes map[string]mistake) {
+// finds fails unless Check names each mistake with file, line, field and remedy.
+func finds(t *testing.T, mistakes map[string]mistake) {
 	t.Helper()
 	for name, c := range mistakes {
+		if c.cluster == "" {
+			c.cluster = cluster
+		}
+		if c.blocks == "" {
+			c.blocks = blocks
+		}
 		got := check(t, c.cluster, c.blocks, c.nodes)
 		if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, c.want) }) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), c.want)
@@ -124,23 +131,24 @@ func replacer(t *testing.T) func(old, by string) string {
 // TestU4Switches: further interfaces need both keys at the top.
 func TestU4Switches(t *testing.T) {
 	replace := replacer(t)
-	told(t, map[string]mistake{
+	finds(t, map[string]mistake{
 		"U4 needs Dataplane V2": {
-			replace("enableDataplaneV2: true", "enableDataplaneV2: false"),
-			blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
+			cluster: replace("enableDataplaneV2: true", "enableDataplaneV2: false"),
+			want:    "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
 		},
 		"U4 absent Dataplane V2": {
-			replace("enableDataplaneV2: true\n", ""), blocks, 0,
-			"cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
+			cluster: replace("enableDataplaneV2: true\n", ""),
+			want:    "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
 		},
 		"U4 not enabled": {
-			replace("multipleNetworkInterfaces: true\n", ""), blocks, 0,
-			"cluster.yaml:9: network.additionalNodeInterfaces: warning: the nodes have further interfaces",
+			cluster: replace("multipleNetworkInterfaces: true\n", ""),
+			want: "cluster.yaml:9: network.additionalNodeInterfaces: warning: the nodes have further " +
+				"interfaces",
 		},
 		"U4 quoted": {
-			replace("multipleNetworkInterfaces: true",
-				`multipleNetworkInterfaces: "true"`), blocks, 0,
-			`cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without quotes`,
+			cluster: replace("multipleNetworkInterfaces: true", `multipleNetworkInterfaces: "true"`),
+			want: `cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without ` +
+				`quotes`,
 		},
 	})
 }
@@ -148,56 +156,55 @@ func TestU4Switches(t *testing.T) {
 // TestU5Interfaces: the keys of a further interface.
 func TestU5Interfaces(t *testing.T) {
 	replace := replacer(t)
-	told(t, map[string]mistake{
+	finds(t, map[string]mistake{
 		"static without path": {
-			replace("    ipBlockFilePath: block.yaml\n", ""), blocks, 0,
-			"cluster.yaml:11: network.additionalNodeInterfaces[0].ipBlockFilePath: a static interface " +
-				"has none",
+			cluster: replace("    ipBlockFilePath: block.yaml\n", ""),
+			want: "cluster.yaml:11: network.additionalNodeInterfaces[0].ipBlockFilePath: a static " +
+				"interface has none",
 		},
 		"dhcp with path": {
-			replace("type: dhcp",
-				"type: dhcp\n    ipBlockFilePath: block.yaml"), blocks, 0,
-			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface",
+			cluster: replace("type: dhcp", "type: dhcp\n    ipBlockFilePath: block.yaml"),
+			want:    "cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface",
 		},
 		"unknown type": {
-			replace("type: dhcp", "type: DHCP"), blocks, 0,
-			`cluster.yaml:15: network.additionalNodeInterfaces[1].type: "DHCP" is no type; use static ` +
-				`or dhcp`,
+			cluster: replace("type: dhcp", "type: DHCP"),
+			want: `cluster.yaml:15: network.additionalNodeInterfaces[1].type: "DHCP" is no type; use ` +
+				`static or dhcp`,
 		},
 		"unknown key": {
-			replace("type: dhcp", "type: dhcp\n    vlan: 5"), blocks, 0,
-			"cluster.yaml:16: network.additionalNodeInterfaces[1].vlan: there is no such key; use " +
+			cluster: replace("type: dhcp", "type: dhcp\n    vlan: 5"),
+			want: "cluster.yaml:16: network.additionalNodeInterfaces[1].vlan: there is no such key; use " +
 				"networkName",
 		},
 		"no network": {
-			replace("- networkName: gke-network-2\n    type", "- type"), blocks,
-			0, "cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: the interface has no " +
+			cluster: replace("- networkName: gke-network-2\n    type", "- type"),
+			want: "cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: the interface has no " +
 				"network",
 		},
 		"no name": {
-			replace("gke-network-2", `"a\nb"`), blocks, 0,
-			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "a\nb" is no name of a ` +
-				`network`,
+			cluster: replace("gke-network-2", `"a\nb"`),
+			want: `cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "a\nb" is no name of ` +
+				`a network`,
 		},
 		"the primary's": {
-			replace("gke-network-2", "primary"), blocks, 0,
-			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "primary" is the network ` +
-				`of the primary`,
+			cluster: replace("gke-network-2", "primary"),
+			want: `cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "primary" is the ` +
+				`network of the primary`,
 		},
 		"twice": {
-			replace("gke-network-2", "gke-network-1"), blocks, 0,
-			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "gke-network-1" is that of ` +
-				`network.additionalNodeInterfaces[0] already`,
+			cluster: replace("gke-network-2", "gke-network-1"),
+			want: `cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "gke-network-1" is ` +
+				`that of network.additionalNodeInterfaces[0] already`,
 		},
 		"file twice": {
-			replace("type: dhcp",
-				"type: static\n    ipBlockFilePath: ./block.yaml"), blocks, 0,
-			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: block.yaml is that of",
+			cluster: replace("type: dhcp", "type: static\n    ipBlockFilePath: ./block.yaml"),
+			want: "cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: block.yaml is " +
+				"that of",
 		},
 		"no such file": {
-			replace("block.yaml", "other.yaml"), blocks, 0,
-			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: the IP block file " +
-				"cannot be read",
+			cluster: replace("block.yaml", "other.yaml"),
+			want: "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: the IP block " +
+				"file cannot be read",
 		},
 	})
 }
@@ -205,120 +212,118 @@ func TestU5Interfaces(t *testing.T) {
 // TestU5Form: the networks of the cluster, and the form of its file.
 func TestU5Form(t *testing.T) {
 	replace := replacer(t)
-	told(t, map[string]mistake{
+	finds(t, map[string]mistake{
 		"overlap of pods, services": {
-			replace("10.96.0.0/20", "192.168.4.0/24"), blocks, 0,
-			"cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR",
+			cluster: replace("10.96.0.0/20", "192.168.4.0/24"),
+			want:    "cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR",
 		},
 		"overlap with pods": {
-			replace("192.168.0.0/16", "172.16.0.0/16"), blocks, 0,
-			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with podCIDR of the cluster, " +
-				"172.16.0.0/16",
+			cluster: replace("192.168.0.0/16", "172.16.0.0/16"),
+			want: "block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with podCIDR of the " +
+				"cluster, 172.16.0.0/16",
 		},
 		"overlap with services": {
-			replace("10.96.0.0/20", "172.16.20.0/24"), blocks, 0,
-			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with serviceCIDR",
+			cluster: replace("10.96.0.0/20", "172.16.20.0/24"),
+			want:    "block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with serviceCIDR",
 		},
 		"no CIDR": {
-			replace(`"192.168.0.0/16"`, "192.168.0.0"), blocks, 0,
-			`cluster.yaml:7: network.podCIDR: "192.168.0.0" is no CIDR`,
+			cluster: replace(`"192.168.0.0/16"`, "192.168.0.0"),
+			want:    `cluster.yaml:7: network.podCIDR: "192.168.0.0" is no CIDR`,
 		},
 		"misplaced": {
-			strings.Replace(cluster, "network:\n",
-				"podCIDR: 10.0.0.0/8\nnetwork:\n", 1), blocks, 0,
-			"cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network",
+			cluster: strings.Replace(cluster, "network:\n", "podCIDR: 10.0.0.0/8\nnetwork:\n", 1),
+			want:    "cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network",
 		},
-		"interfaces are no list": {replace("  additionalNodeInterfaces:\n  -",
-			"  additionalNodeInterfaces:\n   "), blocks, 0, "cluster.yaml:"},
+		"interfaces are no list": {
+			cluster: replace("  additionalNodeInterfaces:\n  -", "  additionalNodeInterfaces:\n   "),
+			want:    "cluster.yaml:",
+		},
 		"key twice": {
-			replace("kind: UserCluster", "enableDataplaneV2: false"), blocks, 0,
-			"cluster.yaml:4: enableDataplaneV2: the key is there twice",
+			cluster: replace("kind: UserCluster", "enableDataplaneV2: false"),
+			want:    "cluster.yaml:4: enableDataplaneV2: the key is there twice",
 		},
 		"merged": {
-			replace("network:\n",
-				"x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"), blocks, 0,
-			`cluster.yaml:7: network.<<: merged keys are not read`,
+			cluster: replace("network:\n", "x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"),
+			want:    `cluster.yaml:7: network.<<: merged keys are not read`,
 		},
 	})
 }
 
 // TestU5Hostnames: each node needs an address and a hostname.
 func TestU5Hostnames(t *testing.T) {
-	told(t, map[string]mistake{
+	finds(t, map[string]mistake{
 		"nodes + 1": {
-			cluster, blocks, 6,
-			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 " +
+			nodes: 6,
+			want: "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 " +
 				"addresses for 6 nodes: each needs one, and an upgrade one more",
 		},
 		"one address, one node": {
-			cluster, blocks[:strings.Index(blocks, "  - ip: 172.16.20.11")], 1,
-			"block.yaml has 1 address for 1 node: each needs one",
+			blocks: blocks[:strings.Index(blocks, "  - ip: 172.16.20.11")],
+			nodes:  1,
+			want:   "block.yaml has 1 address for 1 node: each needs one",
 		},
 		"too few hostnames": {
-			cluster, blocks, 3,
-			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has " +
+			nodes: 3,
+			want: "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has " +
 				"addresses for 2 hostnames, and the cluster has 3 nodes",
 		},
 		"no hostname": {
-			cluster,
-			strings.ReplaceAll(strings.ReplaceAll(blocks, "    hostname: host1          # optional\n", ""),
-				"    hostname: host2\n", ""), 0,
-			"block.yaml has no hostname: Braid never guesses",
+			blocks: strings.NewReplacer("    hostname: host1          # optional\n", "",
+				"    hostname: host2\n", "").Replace(blocks),
+			want: "block.yaml has no hostname: Braid never guesses",
 		},
 	})
 }
 
 // TestU6BlockFiles: the keys of an IP block file.
 func TestU6BlockFiles(t *testing.T) {
-	told(t, map[string]mistake{
+	finds(t, map[string]mistake{
 		"U6 hostname twice": {
-			cluster, strings.Replace(blocks, "host2", "host1", 1), 0,
-			"block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already",
+			blocks: strings.Replace(blocks, "host2", "host1", 1),
+			want:   "block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already",
 		},
 		"U6 gateway outside": {
-			cluster, strings.Replace(blocks, "172.16.23.254", "10.0.0.1", 1),
-			0, "block.yaml:5: blocks[0].ips[0].ip: 172.16.20.10 is outside of the block's subnet",
+			blocks: strings.Replace(blocks, "172.16.23.254", "10.0.0.1", 1),
+			want:   "block.yaml:5: blocks[0].ips[0].ip: 172.16.20.10 is outside of the block's subnet",
 		},
 		"U6 gateway as address": {
-			cluster,
-			strings.Replace(blocks, "172.16.20.11", "172.16.23.254", 1), 0,
-			"block.yaml:7: blocks[0].ips[1].ip: 172.16.23.254 has the address of the gateway",
+			blocks: strings.Replace(blocks, "172.16.20.11", "172.16.23.254", 1),
+			want:   "block.yaml:7: blocks[0].ips[1].ip: 172.16.23.254 has the address of the gateway",
 		},
 		"U6 address twice": {
-			cluster,
-			strings.Replace(blocks, "172.16.20.11", "172.16.20.14", 1), 0,
-			"block.yaml:9: blocks[0].ips[2].ip: address 172.16.20.14 is in blocks[0].ips[1].ip already",
+			blocks: strings.Replace(blocks, "172.16.20.11", "172.16.20.14", 1),
+			want: "block.yaml:9: blocks[0].ips[2].ip: address 172.16.20.14 is in blocks[0].ips[1].ip " +
+				"already",
 		},
 		"U6 netmask": {
-			cluster,
-			strings.Replace(blocks, "255.255.252.0", "255.0.255.0", 1), 0,
-			"block.yaml:2: blocks[0].netmask: 255.0.255.0 is no netmask",
+			blocks: strings.Replace(blocks, "255.255.252.0", "255.0.255.0", 1),
+			want:   "block.yaml:2: blocks[0].netmask: 255.0.255.0 is no netmask",
 		},
 		"U6 unknown key": {
-			cluster, strings.Replace(blocks, "gateway", "gatway", 1), 0,
-			"block.yaml:3: blocks[0].gatway: there is no such key; use netmask, gateway, ips",
+			blocks: strings.Replace(blocks, "gateway", "gatway", 1),
+			want:   "block.yaml:3: blocks[0].gatway: there is no such key; use netmask, gateway, ips",
 		},
 		"U6 unknown key of an entry": {
-			cluster,
-			strings.Replace(blocks, "hostname: host2", "host: host2", 1), 0,
-			"block.yaml:8: blocks[0].ips[1].host: there is no such key",
+			blocks: strings.Replace(blocks, "hostname: host2", "host: host2", 1),
+			want:   "block.yaml:8: blocks[0].ips[1].host: there is no such key",
 		},
-		"U6 ips is no list": {cluster, blocks[:strings.Index(blocks, "  ips")] +
-			"  ips: 10.0.0.1\n", 0, `block.yaml:4: blocks[0].ips: it is "10.0.0.1"; make it a list`},
+		"U6 ips is no list": {
+			blocks: blocks[:strings.Index(blocks, "  ips")] + "  ips: 10.0.0.1\n",
+			want:   `block.yaml:4: blocks[0].ips: it is "10.0.0.1"; make it a list`,
+		},
 		"U6 an entry is no mapping": {
-			cluster, blocks + "  - 172.16.20.30\n", 0,
-			`block.yaml:10: blocks[0].ips[3]: it is "172.16.20.30"; make it a mapping`,
+			blocks: blocks + "  - 172.16.20.30\n",
+			want:   `block.yaml:10: blocks[0].ips[3]: it is "172.16.20.30"; make it a mapping`,
 		},
 		"U6 tab": {
-			cluster,
-			strings.Replace(blocks, "    hostname: host2", "\thostname: host2", 1), 0,
-			"block.yaml:8: a tab in the indentation",
+			blocks: strings.Replace(blocks, "    hostname: host2", "\thostname: host2", 1),
+			want:   "block.yaml:8: a tab in the indentation",
 		},
-		"U6 no YAML": {cluster, blocks + "}\n", 0, "block.yaml:9: no YAML:"},
-		"U6 empty":   {cluster, "# nothing\n", 0, "block.yaml: the file has no content"},
+		"U6 no YAML": {blocks: blocks + "}\n", want: "block.yaml:9: no YAML:"},
+		"U6 empty":   {blocks: "# nothing\n", want: "block.yaml: the file has no content"},
 		"U6 two documents": {
-			cluster, blocks + "---\nblocks: []\n", 0,
-			"block.yaml:10: the file has more than one document",
+			blocks: blocks + "---\nblocks: []\n",
+			want:   "block.yaml:10: the file has more than one document",
 		},
 	})
 }
@@ -372,18 +377,29 @@ func TestU5Networks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for config, want := range map[string]string{
-		`{"type":"macvlan","ipam":{"type":"whereabouts",` +
-			`"range":"21.0.104.0/21"}}`: "",
-		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.0/24"}}`: "nad: spec.config.plugins[0].ipam.range: 192.168.4.0/24 overlaps with podCIDR",
-		`{"plugins":[{"type":"macvlan","ipam":{"type":"host-local",` +
-			`"ranges":[[{"subnet":"10.96.1.0/24"}]]}}]}`: "spec.config.plugins[0].ipam.ranges[0][0].subnet: 10.96.1.0/24 overlaps with serviceCIDR",
-		`{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"192.168.4.5/24"}]}}`: "addresses[0].address: 192.168.4.0/24 overlaps",
-		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.5-192.168.4.9/24"}}`:  "range: 192.168.4.0/24 overlaps",
+	for _, test := range []struct{ config, want string }{
+		{config: `{"type":"macvlan","ipam":{"type":"whereabouts","range":"21.0.104.0/21"}}`},
+		{
+			config: `{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.0/24"}}`,
+			want:   "nad: spec.config.plugins[0].ipam.range: 192.168.4.0/24 overlaps with podCIDR",
+		},
+		{
+			config: `{"plugins":[{"type":"macvlan","ipam":{"type":"host-local",` +
+				`"ranges":[[{"subnet":"10.96.1.0/24"}]]}}]}`,
+			want: "spec.config.plugins[0].ipam.ranges[0][0].subnet: 10.96.1.0/24 overlaps with serviceCIDR",
+		},
+		{
+			config: `{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"192.168.4.5/24"}]}}`,
+			want:   "addresses[0].address: 192.168.4.0/24 overlaps",
+		},
+		{
+			config: `{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.5-192.168.4.9/24"}}`,
+			want:   "range: 192.168.4.0/24 overlaps",
+		},
 	} {
-		got := fmt.Sprint(c.CheckNetwork("nad", config))
-		if want == "" && got != "[]" || !strings.Contains(got, want) {
-			t.Errorf("%s: %s, want %q", config, got, want)
+		got := fmt.Sprint(c.CheckNetwork("nad", test.config))
+		if test.want == "" && got != "[]" || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %s, want %q", test.config, got, test.want)
 		}
 	}
 }

@@ -67,14 +67,12 @@ func profile() map[string]any {
 	return map[string]any{
 		"namespaceIsolation": true, "logFile": "/var/log/multus.log", "logLevel": "verbose",
 		"braid": map[string]any{"policy": []any{map[string]any{
-			"namespaces": []string{
-				"*", "default",
-				"kube-system",
-			}, "types": Types(), "masters": []string{"*"}, "vlans": []string{"1-4094"},
-			"bridges": []string{"*"}, "prefixes": []string{"0.0.0.0/0", "::/0"},
+			"namespaces": []string{"*", "default", "kube-system"}, "types": Types(),
+			"masters": []string{"*"}, "vlans": []string{"1-4094"}, "bridges": []string{"*"},
+			"prefixes":  []string{"0.0.0.0/0", "::/0"},
 			"hostPorts": map[string]any{"ports": []string{"1-65535"}, "loopback": true},
-			"sysctls":   []string{"net.*"}, "onDisk": true, "defaultNetworks": true, "networks": 64,
-			"ranges": 64,
+			"sysctls":   []string{"net.*"}, "onDisk": true, "defaultNetworks": true,
+			"networks": 64, "ranges": 64,
 		}}},
 	}
 }

@@ -165,8 +165,7 @@ func TestAPIRequests(t *testing.T) {
 			accept: partial, contentType: "application/json-patch+json",
 			body: `[{"op":"test","path":"/metadata/uid","value":"u1"},` +
 				`{"op":"test","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status",` +
-				`"value":null},` +
-				`{"op":"add","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status",` +
+				`"value":null},{"op":"add","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status",` +
 				`"value":"[\"é\n\"]"}]`,
 		},
 		{

@@ -42,9 +42,7 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 		}, true, true, false, true, []string{eth0Still4, eth0Still6}},
 		"over both links": {func(t *testing.T, pod *nettest.Namespace) {
 			eth0, net1 := hop(pod, "eth0", "10.0.0.1"), hop(pod, "net1", "10.0.1.1")
-			replace(t, pod, netlink.Route{
-				Dst: all4, MultiPath: []*netlink.NexthopInfo{&eth0, &net1},
-			})
+			replace(t, pod, netlink.Route{Dst: all4, MultiPath: []*netlink.NexthopInfo{&eth0, &net1}})
 		}, true, true, true, false, []string{eth0Still4, eth0Still6}},
 		"with metrics": {func(t *testing.T, pod *nettest.Namespace) {
 			raw(t, pod, netlink.Route{

@@ -61,16 +61,12 @@ func TestR2ArgsWithoutCapability(t *testing.T) {
 	const ips, mac = "10.2.2.42/24,2001:db8::5", "02:23:45:67:89:01"
 	for config, wanted := range map[string]map[string]string{
 		`{"type": "x"}`: {"IP": ips, "MAC": mac},
-		`{"type": "x", "capabilities": {"ips": true, ` +
-			`"mac": true}}`: {},
-		`{"type": "x", "capabilities": {"ips": false, ` +
-			`"mac": true}}`: {"IP": ips},
-		`{"type": "x", "ipam": {"type": "static"}, ` +
-			`"capabilities": {"ips": true}}`: {"MAC": mac},
+		`{"type": "x", "capabilities": {"ips": true, "mac": true}}`:                {},
+		`{"type": "x", "capabilities": {"ips": false, "mac": true}}`:               {"IP": ips},
+		`{"type": "x", "ipam": {"type": "static"}, "capabilities": {"ips": true}}`: {"MAC": mac},
 		`{"plugins": [{"type": "x", "ipam": {}}, {"type": "y", "capabilities": {"ips": true, ` +
 			`"mac": true}}]}`: {"IP": ips},
-		`{"plugins": [{"type": "x"}, {"type": "y", "capabilities": {"ips": true, ` +
-			`"mac": true}}]}`: {},
+		`{"plugins": [{"type": "x"}, {"type": "y", "capabilities": {"ips": true, "mac": true}}]}`: {},
 		`{"capabilities": {"ips": true}, "plugins": [{"type": "x", "ipam": {}}, ` +
 			`{"type": "y"}]}`: {"MAC": mac},
 		`{"capabilities": {"ips": true}, "plugins": [{"type": "x", "ipam": {}, ` +

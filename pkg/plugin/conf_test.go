@@ -70,9 +70,7 @@ var wrongConfigurations = map[string]struct {
 		[]string{"field words []"},
 	},
 	"in a list": {
-		conf{
-			"things": []conf{{"id": 1}, {"id": "x"}},
-		},
+		conf{"things": []conf{{"id": 1}, {"id": "x"}}},
 		types.ErrInvalidNetworkConfig,
 		[]string{`field things[1].id "x": is a JSON string, want whole number`},
 	},

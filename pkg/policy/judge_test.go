@@ -118,19 +118,16 @@ func TestTenantsKeys(t *testing.T) {
 		"spoof check": {`{"plugins":[{"type":"bridge","macspoofchk":true},{"type":"bridge",` +
 			`"macspoofchk":null},{"type":"macvlan","linkInContainer":true}]}`, ""},
 		"M32 sysctl": {
-			`{"type":"tuning","sysctl":{"net.ipv4.ip_forward":"1",` +
-				`"net.ipv4.conf.all.forwarding":"1"}}`,
+			`{"type":"tuning","sysctl":{"net.ipv4.ip_forward":"1","net.ipv4.conf.all.forwarding":"1"}}`,
 			"sysctls plugins[0].sysctl.net.ipv4.ip_forward, sysctls " +
 				"plugins[0].sysctl.net.ipv4.conf.all.forwarding",
 		},
 		"M32 sysctl of a pod": {
-			`{"type":"tuning",` +
-				`"args":{"cni":{"sysctl":{"net/ipv4/ip_forward":"1"}}}}`,
+			`{"type":"tuning","args":{"cni":{"sysctl":{"net/ipv4/ip_forward":"1"}}}}`,
 			"sysctls plugins[0].args.cni.sysctl.net/ipv4/ip_forward",
 		},
 		"sysctl by a detour": {
-			`{"type":"tuning",` +
-				`"sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":"1"}}`,
+			`{"type":"tuning","sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":"1"}}`,
 			"sysctls plugins[0].sysctl.net/ipv4/conf/IFNAME/../all/forwarding",
 		},
 		"own sysctl": {`{"type":"tuning","sysctl":{"net.ipv6.conf.net1.accept_ra":"0",` +

@@ -22,8 +22,7 @@ func TestS9BothForms(t *testing.T) {
 	}
 	bad(t, `{"name":"net-a"}`, "networks", "wrap it in a list", `name\":\"net-a`)
 	for text, say := range map[string]string{
-		`[{"name":"a"}`: "line 1 column 13: unexpected end of " +
-			"JSON input",
+		`[{"name":"a"}`:               "line 1 column 13: unexpected end of JSON input",
 		"[\n {\"name\": \"a\"},\n]":   "line 3 column 1: ",
 		"[{\"name\":\"a\"}] trailing": "line 1 column 16: ",
 

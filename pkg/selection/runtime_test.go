@@ -52,8 +52,7 @@ func TestS20Bandwidth(t *testing.T) {
 			IngressRate:  1,
 			IngressBurst: 524288,
 		},
-		`{"ingressRate":100000000,"egressRate":1000,` +
-			`"egressBurst":1}`: {100000000, 10000000, 1000, 1},
+		`{"ingressRate":100000000,"egressRate":1000,"egressBurst":1}`: {100000000, 10000000, 1000, 1},
 	} {
 		if got := one(t, `"bandwidth":`+value).Bandwidth; got == nil || *got != want {
 			t.Errorf("bandwidth %s: %+v, want %+v", value, got, want)

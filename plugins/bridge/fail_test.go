@@ -507,9 +507,7 @@ func noticed(t *testing.T, cases map[string]damage) {
 }
 
 // onPort is a change of the node's end of the pod's link.
-func onPort(
-	change func(*netlink.Handle, netlink.Link) error,
-) func(*testing.T, *plugintest.Pod) {
+func onPort(change func(*netlink.Handle, netlink.Link) error) func(*testing.T, *plugintest.Pod) {
 	return func(t *testing.T, p *plugintest.Pod) {
 		fail(t, change(p.Node.Host.Netlink(), hostLink(t, p)))
 	}

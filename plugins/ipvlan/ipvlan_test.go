@@ -33,10 +33,8 @@ func TestMatchesReference(t *testing.T) {
 		result string
 		conf   conf
 	}{
-		"dual stack": {result: plugintest.Dual},
-		"l3": {conf: conf{
-			"mode": "l3", "mtu": 1400, "dns": conf{"nameservers": []string{"10.0.0.53"}},
-		}},
+		"dual stack":           {result: plugintest.Dual},
+		"l3":                   {conf: conf{"mode": "l3", "mtu": 1400, "dns": conf{"nameservers": []string{"10.0.0.53"}}}},
 		"l3s":                  {conf: conf{"mode": "l3s", "cniVersion": "0.3.1"}},
 		"master in pod":        {conf: conf{"master": "up0", "linkInContainer": true}},
 		"IPAM, and prevResult": {conf: conf{"master": "", "prevResult": prev("nic0")}},

@@ -83,8 +83,7 @@ var roomTests = map[string]struct {
 	"whereabouts": {plugin: `"type": "macvlan", "master": "ens224", ` + whereabouts3, want: 3},
 	"two ranges": {
 		plugin: `"type": "macvlan", "master": "ens224", ` +
-			`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", ` +
-			`"ipRanges": [{"range": "fd00::/126"}]}`,
+			`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "ipRanges": [{"range": "fd00::/126"}]}`,
 		want: 3,
 	},
 	"host-local": {plugin: `"type": "ipvlan", "master": "ens224", ` +

@@ -79,9 +79,7 @@ type listing struct {
 	n  atomic.Int64
 }
 
-func (l *listing) Blocks(
-	ctx context.Context, opts metav1.ListOptions,
-) ([]v1alpha1.IPBlock, error) {
+func (l *listing) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
 	if opts.FieldSelector == l.of {
 		l.n.Add(1)
 	}

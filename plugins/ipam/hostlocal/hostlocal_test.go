@@ -143,9 +143,7 @@ func TestRequests(t *testing.T) {
 		`args.cni.ips[0] "10.1.0.1": is the gateway`: {"args": conf{
 			"cni": conf{"ips": list{"10.1.0.1"}},
 		}},
-		`args.cni.ips[0] "x": is no IP address`: {"args": conf{
-			"cni": conf{"ips": list{"x"}},
-		}},
+		`args.cni.ips[0] "x": is no IP address`: {"args": conf{"cni": conf{"ips": list{"x"}}}},
 		`args.cni.ips[0] "fe80::1%1": is no IP address`: {"args": conf{
 			"cni": conf{"ips": list{"fe80::1%1"}},
 		}},

@@ -89,8 +89,7 @@ func TestCheckFindsMissingAddress(t *testing.T) {
 		"fd00::2/64":                         `[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}]`,
 		"10.1.0.2/24 with gateway 10.1.0.1":  `[{"address":"10.1.0.3/24","gateway":"10.1.0.1"},{"address":"fd00::2/64"}]`,
 		"10.1.0.2/24 with gateway 10.1.0.1 ": `[]`,
-		"10.1.0.2/24": `[{"address":"10.1.0.2/16","gateway":"10.1.0.1"},` +
-			`{"address":"fd00::2/64"}]`,
+		"10.1.0.2/24":                        `[{"address":"10.1.0.2/16","gateway":"10.1.0.1"},{"address":"fd00::2/64"}]`,
 	} {
 		p, theirs := pod(t, ours()), pod(t, plugintest.Reference{})
 		p.Prev = []byte(`{"cniVersion":"1.1.0","ips":` + prev + `}`)

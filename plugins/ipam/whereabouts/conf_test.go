@@ -62,8 +62,7 @@ var documented = map[string]example{
 		},
 	},
 	"README, both keys": {
-		`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "176.168.10.1/16"}], ` +
-			`"range": "abcd::1/64"`,
+		`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "176.168.10.1/16"}], "range": "abcd::1/64"`,
 		[]span{
 			{"abcd::/64", "abcd::1", "abcd::ffff:ffff:ffff:ffff", nil},
 			{"192.168.10.0/24", "192.168.10.1", "192.168.10.254", nil},
