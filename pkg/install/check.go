@@ -42,6 +42,7 @@ func CheckPlugin(name string) func(ctx context.Context, temporary string) error 
 	}
 }
 
+// says returns an error if a plugin's answer to VERSION is none, or names no version.
 func says(out []byte) error {
 	var answer struct {
 		SupportedVersions []string `json:"supportedVersions"`

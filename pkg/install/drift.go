@@ -171,17 +171,32 @@ func (i *Installer) inspectAround(entries []own.Entry) (drifts []Drift, err erro
 	if err != nil {
 		return nil, err
 	}
+	return append(i.preempted(all, entries), i.returned(all, entries)...), nil
+}
+
+// preempted finds files that container runtimes read before Braid's configuration.
+func (i *Installer) preempted(
+	all []defaultnet.Candidate, entries []own.Entry,
+) (drifts []Drift) {
 	at := slices.IndexFunc(entries, func(e own.Entry) bool {
 		return e.Kind == KindConfiguration && e.Installed
 	})
-	if at >= 0 {
-		ours := entries[at].Path
-		for _, c := range i.others(all, entries) {
-			if filepath.Base(c.Path) < filepath.Base(ours) {
-				drifts = append(drifts, Drift{ours, Preempted, describe(&c)})
-			}
+	if at < 0 {
+		return nil
+	}
+	ours := entries[at].Path
+	for _, c := range i.others(all, entries) {
+		if filepath.Base(c.Path) < filepath.Base(ours) {
+			drifts = append(drifts, Drift{ours, Preempted, describe(&c)})
 		}
 	}
+	return drifts
+}
+
+// returned finds the default network's files that are back where they were moved from.
+func (i *Installer) returned(
+	all []defaultnet.Candidate, entries []own.Entry,
+) (drifts []Drift) {
 	for _, c := range all {
 		moved := slices.ContainsFunc(entries, func(e own.Entry) bool {
 			return e.Kind == KindNetwork && e.Note == c.Path
@@ -190,9 +205,10 @@ func (i *Installer) inspectAround(entries []own.Entry) (drifts []Drift, err erro
 			drifts = append(drifts, Drift{Path: c.Path, Cause: Returned})
 		}
 	}
-	return drifts, nil
+	return drifts
 }
 
+// describe names a file as By does: "10-flannel.conflist of network "cbr0"".
 func describe(c *defaultnet.Candidate) string {
 	text := filepath.Base(c.Path)
 	if c.Name != "" {

@@ -66,6 +66,7 @@ type Outcome struct {
 	Changed []string
 }
 
+// step announces a change that the Store does not make.
 func (i *Installer) step(format string, args ...any) error {
 	if i.Step == nil {
 		return nil
@@ -96,6 +97,7 @@ func (i *Installer) Apply(ctx context.Context) (*Outcome, error) {
 	return out, i.takeNetworks(ctx, out, moved)
 }
 
+// put is Store.Put with the outcome.
 func (i *Installer) put(ctx context.Context, out *Outcome, f *own.File) error {
 	changed, err := i.Store.Put(ctx, f)
 	if changed {
@@ -104,6 +106,8 @@ func (i *Installer) put(ctx context.Context, out *Outcome, f *own.File) error {
 	return err
 }
 
+// awaitKubeconfig returns an error of reason NotReady until the kubeconfig is there: pods would
+// fail without it.
 func (i *Installer) awaitKubeconfig() error {
 	if i.Kubeconfig == "" {
 		return nil

@@ -73,6 +73,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
+// notOurs reports whether the node is another installer's by now, or is being uninstalled.
 func notOurs(err error) bool {
 	_, superseded := errors.AsType[*own.SupersededError](err)
 	_, retired := errors.AsType[*own.RetiredError](err)
@@ -92,6 +93,8 @@ func (k *Keeper) once(ctx context.Context) error {
 	return err
 }
 
+// tend looks at the node once and repairs it. Who undoes that again and again is given more and
+// more time, so that two installers do not fight at full speed.
 func (k *Keeper) tend(ctx context.Context) (report Report, err error) {
 	report.Outcome = &Outcome{}
 	if !k.claimed {
@@ -130,6 +133,7 @@ func (k *Keeper) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// dirs are the directories in which a change is a reason to look.
 func (k *Keeper) dirs() []string {
 	dirs := []string{k.Installer.Place.Conf, k.Installer.Place.Private, k.Installer.Place.Bin}
 	for _, path := range []string{k.Installer.Kubeconfig, k.Installer.Named} {

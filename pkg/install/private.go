@@ -47,19 +47,27 @@ func (i *Installer) copyNetworks(ctx context.Context, out *Outcome) (paths []str
 		if !i.moves(&c) {
 			continue
 		}
-		if chain := filepath.Join(i.Place.Conf, c.Name); isDir(chain) {
-			return nil, &failure.Error{
-				Reason: failure.InvalidConfig, NAD: c.Path,
-				Err: fmt.Errorf("has further plugins in %s, and is not moved", chain),
-				Fix: "move both to " + i.Place.Private + ", or have it left where it is",
-			}
-		}
-		if err := i.keep(ctx, out, c.Path, c.Path); err != nil {
+		if err := i.copyNetwork(ctx, out, &c); err != nil {
 			return nil, err
 		}
 		paths = append(paths, c.Path)
 	}
 	return paths, nil
+}
+
+// copyNetwork copies one file. A configuration whose plugins are in a directory beside it (CNI 1.1
+// "loadOnlyInlinedPlugins") is refused: the runtime finds that by the network's name only.
+func (i *Installer) copyNetwork(
+	ctx context.Context, out *Outcome, c *defaultnet.Candidate,
+) error {
+	if chain := filepath.Join(i.Place.Conf, c.Name); isDir(chain) {
+		return &failure.Error{
+			Reason: failure.InvalidConfig, NAD: c.Path,
+			Err: fmt.Errorf("has further plugins in %s, and is not moved", chain),
+			Fix: "move both to " + i.Place.Private + ", or have it left where it is",
+		}
+	}
+	return i.keep(ctx, out, c.Path, c.Path)
 }
 
 // forgetNetworks forgets files that somebody removed from the private directory, as operators do
@@ -128,15 +136,23 @@ func (i *Installer) untake(ctx context.Context, out *Outcome) error {
 			continue
 		}
 		file := filepath.Join(i.Place.Conf, e.Name())
-		if err := i.keep(ctx, out, file, filepath.Join(i.Place.Conf, name)); err != nil {
+		if err := i.moveTaken(ctx, out, file, filepath.Join(i.Place.Conf, name)); err != nil {
 			return err
 		}
-		if err := i.step("remove %s", file); err != nil {
-			return err
-		}
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("move the default network: %w", err)
-		}
+	}
+	return nil
+}
+
+// moveTaken moves a file that was at path before it was taken to the private directory.
+func (i *Installer) moveTaken(ctx context.Context, out *Outcome, file, path string) error {
+	if err := i.keep(ctx, out, file, path); err != nil {
+		return err
+	}
+	if err := i.step("remove %s", file); err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("move the default network: %w", err)
 	}
 	return nil
 }

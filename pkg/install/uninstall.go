@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,17 +51,25 @@ func (i *Installer) Uninstall(ctx context.Context, what Removal) (*Outcome, erro
 	if !what.Files {
 		return out, nil
 	}
-	if err := drained(ctx, what.Records); err != nil {
-		return out, err
+	return out, i.removeFiles(ctx, out, what.Records)
+}
+
+// removeFiles removes what is left, if no sandbox needs it any more.
+func (i *Installer) removeFiles(
+	ctx context.Context, out *Outcome, records func(context.Context) (int, error),
+) error {
+	if err := drained(ctx, records); err != nil {
+		return err
 	}
 	for _, kind := range []string{KindKubeconfig, KindNetwork, KindBinary} {
 		if err := i.removeKind(ctx, out, kind, ""); err != nil {
-			return out, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
+// drained returns an error of reason Busy while there are sandboxes.
 func drained(ctx context.Context, records func(context.Context) (int, error)) error {
 	if records == nil {
 		return nil
@@ -92,10 +101,7 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 			Fix: "give the file of a CNI configuration",
 		}
 	}
-	name := what.RestoreAs
-	if name == "" {
-		name = formerName(filepath.Base(what.Restore))
-	}
+	name := cmp.Or(what.RestoreAs, formerName(filepath.Base(what.Restore)))
 	if !defaultnet.IsConfiguration(name) || filepath.Base(name) != name {
 		return &failure.Error{
 			Reason: failure.InvalidConfig, NAD: what.Restore,
@@ -103,11 +109,7 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 			Fix: "say by which file name it is to be restored, for instance 00-multus.conf",
 		}
 	}
-	var list struct {
-		Type    string
-		Plugins []struct{ Type string }
-	}
-	if err := json.Unmarshal(content, &list); err != nil || list.Type == "" && len(list.Plugins) == 0 {
+	if !hasPlugins(content) {
 		return &failure.Error{
 			Reason: failure.InvalidConfig, NAD: what.Restore,
 			Err: errors.New("is no CNI configuration, and is not restored"),
@@ -115,6 +117,16 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 		}
 	}
 	return i.Store.Give(ctx, own.Bytes(filepath.Join(i.Place.Conf, name), 0o600, "", content))
+}
+
+// hasPlugins reports whether a content is a CNI configuration, of one plugin or of a list.
+func hasPlugins(content []byte) bool {
+	var list struct {
+		Type    string
+		Plugins []struct{ Type string }
+	}
+	err := json.Unmarshal(content, &list)
+	return err == nil && (list.Type != "" || len(list.Plugins) > 0)
 }
 
 // formerName takes off what keeps runtimes from reading a file: "00-multus.conf.bak" was
@@ -141,18 +153,26 @@ func (i *Installer) giveBack(ctx context.Context, out *Outcome) error {
 		if e.Kind != KindNetwork || exists(e.Note) {
 			continue // its owner has written it again
 		}
-		content, err := hostfile.Read(e.Path, maxNetwork)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("read the default network: %w", err)
-		}
-		if err := i.Store.Give(ctx, own.Bytes(e.Note, 0o600, "", content)); err != nil {
+		if err := i.giveBackOne(ctx, out, e); err != nil {
 			return err
 		}
-		out.Changed = append(out.Changed, e.Note)
 	}
+	return nil
+}
+
+// giveBackOne puts one file where it was moved from, which is its entry's Note.
+func (i *Installer) giveBackOne(ctx context.Context, out *Outcome, e own.Entry) error {
+	content, err := hostfile.Read(e.Path, maxNetwork)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the default network: %w", err)
+	}
+	if err := i.Store.Give(ctx, own.Bytes(e.Note, 0o600, "", content)); err != nil {
+		return err
+	}
+	out.Changed = append(out.Changed, e.Note)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -66,18 +65,10 @@ func (w *Watch) settle(ctx context.Context) {
 
 // follow watches just those directories, and reports whether one is new.
 func (w *Watch) follow(dirs []string) (isNew bool) {
-	var resolved []string
-	for _, dir := range dirs {
-		if path, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(resolved, path) {
-			resolved = append(resolved, path)
-		}
-	}
-	watched := w.notify.WatchList()
+	resolved, watched := resolve(dirs), w.notify.WatchList()
 	for _, path := range watched {
 		if !slices.Contains(resolved, path) {
-			if err := w.notify.Remove(path); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
-				continue // it is gone; a change too many is no harm
-			}
+			w.notify.Remove(path) //nolint:errcheck // it is gone; a change too many is no harm
 		}
 	}
 	for _, path := range resolved {
@@ -86,6 +77,16 @@ func (w *Watch) follow(dirs []string) (isNew bool) {
 		}
 	}
 	return isNew
+}
+
+// resolve follows symbolic links, and leaves out what is not there or comes twice.
+func resolve(dirs []string) (paths []string) {
+	for _, dir := range dirs {
+		if path, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // Poll is a Watcher that sees changes only when it looks.

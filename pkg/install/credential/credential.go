@@ -158,11 +158,7 @@ func (k *Keeper) wait(ctx context.Context, d time.Duration) {
 		case <-k.Clock.After(step):
 		}
 		left -= step
-		if own := k.readOwn(); own != nil && !bytes.Equal(own, k.own) {
-			k.own = own
-			return
-		}
-		if k.Intact != nil && !k.Intact() {
+		if k.ownChanged() || !k.intact() {
 			return
 		}
 		if unproven += step; unproven >= Proof {
@@ -172,6 +168,19 @@ func (k *Keeper) wait(ctx context.Context, d time.Duration) {
 		}
 	}
 }
+
+// ownChanged reports whether the agent's own token is another than at the last time.
+func (k *Keeper) ownChanged() bool {
+	own := k.readOwn()
+	if own == nil || bytes.Equal(own, k.own) {
+		return false
+	}
+	k.own = own
+	return true
+}
+
+// intact reports whether the kubeconfig is what it is to be.
+func (k *Keeper) intact() bool { return k.Intact == nil || k.Intact() }
 
 // refused reports whether the API server no longer accepts the kubeconfig in place.
 func (k *Keeper) refused(ctx context.Context) bool {
@@ -200,6 +209,7 @@ func (k *Keeper) report(expires time.Time, err error) {
 	}
 }
 
+// random is in [0, 1), so that the nodes of a cluster do not renew at the same time.
 func (k *Keeper) random() float64 {
 	if k.Rand == nil {
 		return rand.Float64() //nolint:gosec // no secret

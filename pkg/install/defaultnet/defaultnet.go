@@ -60,38 +60,59 @@ func (f *Finder) Find(current string) (*Candidate, error) {
 	if filepath.IsAbs(f.Named) {
 		return f.judge(read(f.Named))
 	}
-	var passed []string
-	var own *Candidate // Braid's own, if it is the one that is named
+	s := search{Finder: f, current: current}
 	for _, dir := range f.Dirs {
-		all, err := List(dir)
-		if err != nil {
-			return nil, err
-		}
-		for i := range all {
-			c := &all[i]
-			switch {
-			case slices.Contains(f.Own, c.Path):
-				if f.named(c) {
-					own = c
-				}
-				continue
-			case f.named(c):
-				return f.judge(c)
-			case c.Invalid && (c.Path == current || f.fresh(c)):
-				return nil, notReady(c.Path,
-					fmt.Errorf("the default network's configuration may be incomplete: %s", c.Not))
-			case f.Named == "" && c.Not == "":
-				return c, nil
-			}
-			if c.Not != "" {
-				passed = append(passed, filepath.Base(c.Path)+" "+c.Not)
-			}
+		if c, err := s.in(dir); c != nil || err != nil {
+			return c, err
 		}
 	}
-	if own != nil && own.Meta {
-		return f.judge(own)
+	if s.own != nil && s.own.Meta {
+		return f.judge(s.own)
 	}
-	return nil, f.none(passed)
+	return nil, f.none(s.passed)
+}
+
+// search is one Find.
+type search struct {
+	*Finder
+
+	current string
+	// own is Braid's own file, if it is the one that is named.
+	own *Candidate
+	// passed are files that are no default network, each with the reason.
+	passed []string
+}
+
+// in returns the default network if it is in dir, else nil.
+func (s *search) in(dir string) (*Candidate, error) {
+	all, err := List(dir)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		c := &all[i]
+		switch {
+		case slices.Contains(s.Own, c.Path):
+			if s.named(c) {
+				s.own = c
+			}
+		case s.named(c):
+			return s.judge(c)
+		case s.mayBecome(c):
+			return nil, notReady(c.Path,
+				fmt.Errorf("the default network's configuration may be incomplete: %s", c.Not))
+		case s.Named == "" && c.Not == "":
+			return c, nil
+		case c.Not != "":
+			s.passed = append(s.passed, filepath.Base(c.Path)+" "+c.Not)
+		}
+	}
+	return nil, nil
+}
+
+// mayBecome reports whether a file that is not valid is waited for: it is in use, or being written.
+func (s *search) mayBecome(c *Candidate) bool {
+	return c.Invalid && (c.Path == s.current || s.fresh(c))
 }
 
 // named reports whether the operator means this one.
@@ -123,6 +144,7 @@ func (f *Finder) fresh(c *Candidate) bool {
 	return age >= 0 && age < settling
 }
 
+// none is the error of a node without a default network; passed are the files that were looked at.
 func (f *Finder) none(passed []string) error {
 	err := errors.New("there is no default network")
 	if f.Named != "" {
@@ -134,6 +156,7 @@ func (f *Finder) none(passed []string) error {
 	return notReady(strings.Join(f.Dirs, ":"), err)
 }
 
+// notReady is the error of what may be over soon: the default network has an agent of its own.
 func notReady(path string, err error) error {
 	return &failure.Error{
 		Reason: failure.NotReady, NAD: path, Err: err,
@@ -163,6 +186,15 @@ func List(dir string) ([]Candidate, error) {
 	return all, nil
 }
 
+// changed returns when a file was last written; zero if that is not known.
+func changed(path string) time.Time {
+	info, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
 // IsConfiguration reports whether container runtimes take a file of that name for a configuration.
 func IsConfiguration(name string) bool {
 	return slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
@@ -170,10 +202,7 @@ func IsConfiguration(name string) bool {
 
 // read judges one file.
 func read(path string) *Candidate {
-	c := &Candidate{Path: path}
-	if info, err := os.Stat(path); err == nil {
-		c.changed = info.ModTime()
-	}
+	c := &Candidate{Path: path, changed: changed(path)}
 	raw, err := netconf.ReadFile(path)
 	if err != nil {
 		c.Invalid, c.Not = true, "is not readable: "+err.Error()
@@ -201,6 +230,7 @@ func read(path string) *Candidate {
 	return c
 }
 
+// bare takes the path off an error, whose text has it already.
 func bare(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno

@@ -42,7 +42,7 @@ func OfPeer(socket string) (Namespace, error) {
 	if err != nil {
 		return Namespace{}, fmt.Errorf("make a socket: %w", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was sent
+	defer unix.Close(fd)
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
 		return Namespace{}, fmt.Errorf("connect to %s: %w", socket, err)
 	}
@@ -108,13 +108,23 @@ func Enter(ns Namespace, keep map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("open own program: %w", err)
 	}
-	defer unix.Close(self) //nolint:errcheck // opened for its name
+	defer unix.Close(self)
 	env, done, err := hand(keep)
 	if err != nil {
 		return err
 	}
 	defer done()
-	runtime.LockOSThread() // for good, if the namespace was entered: the thread is of no use to others
+	if err := join(ns); err != nil {
+		return err
+	}
+	return fmt.Errorf("execute own program in the node's mount namespace: %w",
+		execFD(self, os.Args, env))
+}
+
+// join moves the thread to the namespace, and its working directory to the root there. The thread
+// stays locked for good if the namespace was entered: it is of no use to others.
+func join(ns Namespace) error {
+	runtime.LockOSThread()
 	// A process whose threads share root and working directory cannot change its mount namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		runtime.UnlockOSThread()
@@ -129,8 +139,7 @@ func Enter(ns Namespace, keep map[string]string) error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter the node's root directory: %w", err)
 	}
-	return fmt.Errorf("execute own program in the node's mount namespace: %w",
-		execFD(self, os.Args, env))
+	return nil
 }
 
 // within reports whether the process is in the namespace.
@@ -151,7 +160,7 @@ func hand(keep map[string]string) (env []string, done func(), err error) {
 	var fds []int
 	done = func() {
 		for _, fd := range fds {
-			unix.Close(fd) //nolint:errcheck // opened for its name
+			unix.Close(fd)
 		}
 	}
 	var names []string

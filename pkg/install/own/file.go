@@ -85,23 +85,39 @@ func (s *Store) look(at hostfile.Dir, f *File, e *Entry) (State, error) {
 	if err != nil {
 		return 0, err
 	}
-	mode := fs.FileMode(st.Mode).Perm()
 	same := digest == f.Digest
-	if e == nil && !same && filepath.Dir(f.Path) == s.Dir {
+	switch {
+	case same && hasMode(&st, f, e):
+		return Right, nil
+	case e != nil:
+		return e.state(digest, same), nil
+	case !same && filepath.Dir(f.Path) == s.Dir:
 		return Changed, nil // nobody else's is there, so the ledger was lost
 	}
-	switch {
-	case e == nil && same && runs(mode) == runs(f.Mode),
-		same && mode == f.Mode.Perm() && st.Uid == uint32(os.Geteuid()): //nolint:gosec // an id
-		return Right, nil
-	case e == nil, !e.Installed && !e.Has(digest):
-		return Foreign, nil
-	case same, !e.Has(digest):
-		return Changed, nil
-	}
-	return Old, nil
+	return Foreign, nil
 }
 
+// hasMode reports whether a file has the wanted mode, and is the Store's. Of a file that the Store
+// did not put there, it is enough that it can be executed, or not, as wanted.
+func hasMode(st *unix.Stat_t, f *File, e *Entry) bool {
+	mode := fs.FileMode(st.Mode).Perm()
+	return e == nil && runs(mode) == runs(f.Mode) ||
+		mode == f.Mode.Perm() && st.Uid == uint32(os.Geteuid()) //nolint:gosec // an id
+}
+
+// state returns the state of a file in the ledger that is not right. same is that it has the wanted
+// content.
+func (e *Entry) state(digest string, same bool) State {
+	switch {
+	case !e.Installed && !e.Has(digest):
+		return Foreign
+	case same, !e.Has(digest):
+		return Changed
+	}
+	return Old
+}
+
+// runs reports whether the owner may execute a file.
 func runs(mode fs.FileMode) bool { return mode&0o100 != 0 }
 
 // digest reads a file, unless its metadata are those of the last time.
@@ -122,13 +138,7 @@ func (s *Store) digest(at hostfile.Dir, name string) (string, unix.Stat_t, error
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return "", st, inTheWay(path, st.Mode)
 	}
-	fd, err := at.Open(name, unix.O_RDONLY, 0)
-	if err != nil {
-		return "", st, refused(path, "read", err)
-	}
-	file := os.NewFile(uintptr(fd), path)
-	defer file.Close()
-	digest, err := DigestOf(file)
+	digest, err := readDigest(at, name)
 	if err != nil {
 		return "", st, refused(path, "read", err)
 	}
@@ -141,22 +151,41 @@ func (s *Store) digest(at hostfile.Dir, name string) (string, unix.Stat_t, error
 	return digest, st, nil
 }
 
+// readDigest reads a file.
+func readDigest(at hostfile.Dir, name string) (string, error) {
+	fd, err := at.Open(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	file := os.NewFile(uintptr(fd), filepath.Join(at.Path(), name))
+	defer file.Close()
+	return DigestOf(file)
+}
+
 // write makes the content durable under another name, and then renames it.
-func (s *Store) write(ctx context.Context, at hostfile.Dir, f *File) (err error) {
-	name := filepath.Base(f.Path)
-	temp := temporary(name)
+func (s *Store) write(ctx context.Context, at hostfile.Dir, f *File) error {
+	temp := temporary(filepath.Base(f.Path))
 	if err := at.Remove(temp); err != nil { // of a run that was killed
 		return refused(f.Path, "replace", err)
 	}
 	if err := s.step("create %s", f.Path); err != nil {
 		return err
 	}
-	complete := false
-	defer func() {
-		if !complete {
-			err = errors.Join(err, at.Remove(temp))
-		}
-	}()
+	err := s.complete(ctx, at, temp, f)
+	if err == nil {
+		err = s.rename(at, temp, f)
+	}
+	if err != nil {
+		return errors.Join(err, at.Remove(temp))
+	}
+	if err := s.step("sync directory %s", at.Path()); err != nil {
+		return err
+	}
+	return syncDir(at)
+}
+
+// complete makes the temporary file, waits until it is on the disk, and has it checked.
+func (s *Store) complete(ctx context.Context, at hostfile.Dir, temp string, f *File) error {
 	if err := s.fill(at, temp, f); err != nil {
 		return err
 	}
@@ -166,27 +195,29 @@ func (s *Store) write(ctx context.Context, at hostfile.Dir, f *File) (err error)
 	if err := syncFile(at, temp); err != nil {
 		return refused(f.Path, "write", err)
 	}
-	if f.Check != nil {
-		if err := f.Check(ctx, filepath.Join(at.Path(), temp)); err != nil {
-			return fmt.Errorf("check %s before it is installed: %w", f.Path, err)
-		}
+	if f.Check == nil {
+		return nil
 	}
+	if err := f.Check(ctx, filepath.Join(at.Path(), temp)); err != nil {
+		return fmt.Errorf("check %s before it is installed: %w", f.Path, err)
+	}
+	return nil
+}
+
+// rename gives the temporary file its path, and notes which file it is.
+func (s *Store) rename(at hostfile.Dir, temp string, f *File) error {
 	if err := s.step("rename %s", f.Path); err != nil {
 		return err
 	}
 	st, err := at.Stat(temp)
 	if err == nil {
-		err = at.Rename(temp, at, name)
+		err = at.Rename(temp, at, filepath.Base(f.Path))
 	}
 	if err != nil {
 		return refused(f.Path, "replace", err)
 	}
-	complete = true
 	s.note(f.Path, st)
-	if err := s.step("sync directory %s", at.Path()); err != nil {
-		return err
-	}
-	return syncDir(at)
+	return nil
 }
 
 // fill writes the temporary file. No child is forked while it is open for writing: the child would
@@ -218,6 +249,7 @@ func (s *Store) fill(at hostfile.Dir, temp string, f *File) error {
 	return nil
 }
 
+// pour copies the content into the file, and returns its digest.
 func (s *Store) pour(file *os.File, source io.Reader, f *File) (string, error) {
 	if err := s.step("write %s", f.Path); err != nil {
 		return "", err
@@ -270,6 +302,7 @@ func bare(err error) error {
 	return err
 }
 
+// foreign is the error of a file that the Store does not replace.
 func foreign(path string) error {
 	return &failure.Error{
 		Reason: failure.FileInTheWay, NAD: path,
@@ -278,6 +311,7 @@ func foreign(path string) error {
 	}
 }
 
+// inTheWay is the error of a path that has no regular file. mode is that of stat(2).
 func inTheWay(path string, mode uint32) error {
 	kind := map[uint32]string{
 		unix.S_IFDIR: "a directory", unix.S_IFLNK: "a symbolic link", unix.S_IFIFO: "a named pipe",

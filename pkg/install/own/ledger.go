@@ -25,12 +25,22 @@ const (
 // ledger is what the Store remembers. One of a later version is not touched.
 type ledger struct {
 	Version int `json:"version"`
+	claim
+	Files []Entry `json:"files,omitempty"`
+}
+
+// claim is whose the node is.
+type claim struct {
 	// Holder is the installer that has claimed the node, Installation what it belongs to.
 	Holder       string `json:"holder,omitempty"`
 	Installation string `json:"installation,omitempty"`
 	// Retired is true if the installation's files are being removed.
-	Retired bool    `json:"retired,omitempty"`
-	Files   []Entry `json:"files,omitempty"`
+	Retired bool `json:"retired,omitempty"`
+}
+
+// bars reports whether an installation was retired, and must not claim the node again.
+func (c *claim) bars(installation string) bool {
+	return c.Retired && c.Installation == installation
 }
 
 // Has reports whether a content is one that the Store gave the file.
@@ -45,6 +55,7 @@ func (l *ledger) entry(path string) *Entry {
 	return &l.Files[i]
 }
 
+// heldBy returns a [SupersededError] if another installer has claimed the node.
 func (l *ledger) heldBy(self string) error {
 	if l.Holder != self {
 		return &SupersededError{l.Holder}
@@ -71,6 +82,7 @@ func (l *ledger) done(f *File) {
 	e.Kind, e.Note, e.Digests, e.Installed = f.Kind, f.Note, []string{f.Digest}, true
 }
 
+// forget is for a path that has no file of the Store's any more.
 func (l *ledger) forget(path string) {
 	l.Files = slices.DeleteFunc(l.Files, func(e Entry) bool { return e.Path == path })
 }
@@ -96,7 +108,7 @@ func (s *Store) locked(ctx context.Context, do func(hostfile.Dir, *ledger) error
 	if err != nil {
 		return refused(filepath.Join(s.Dir, lockName), "open", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing is written to it
+	defer unix.Close(fd)
 	if err := hostfile.Lock(ctx, fd); err != nil {
 		return &failure.Error{
 			Reason: failure.Busy, NAD: s.Dir, Err: fmt.Errorf("wait for another installer: %w", err),
@@ -109,6 +121,7 @@ func (s *Store) locked(ctx context.Context, do func(hostfile.Dir, *ledger) error
 	return do(dir, l)
 }
 
+// readLedger reads the ledger; one that is not there is empty.
 func (s *Store) readLedger(dir hostfile.Dir) (*ledger, error) {
 	l := &ledger{Version: ledgerVersion}
 	raw, _, err := dir.Read(ledgerName, maxLedger)
@@ -135,6 +148,7 @@ func (s *Store) readLedger(dir hostfile.Dir) (*ledger, error) {
 	return l, nil
 }
 
+// writeLedger replaces the ledger as any other file, so it is whole whatever dies.
 func (s *Store) writeLedger(ctx context.Context, dir hostfile.Dir, l *ledger) error {
 	raw, err := json.MarshalIndent(l, "", "\t")
 	if err != nil {

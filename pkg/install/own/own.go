@@ -146,22 +146,24 @@ func (s *Store) Claim(ctx context.Context) error { return s.claim(ctx, false) }
 // who removes what they installed.
 func (s *Store) Retire(ctx context.Context) error { return s.claim(ctx, true) }
 
+// claim writes into the ledger who the node's installer is, unless that stands there already.
 func (s *Store) claim(ctx context.Context, retire bool) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return refused(s.Dir, "make directory", err)
 	}
 	return s.locked(ctx, func(dir hostfile.Dir, l *ledger) error {
-		if !retire && l.Retired && l.Installation == s.Installation {
+		if !retire && l.bars(s.Installation) {
 			return &RetiredError{l.Installation}
 		}
 		installation := s.Installation
 		if retire && l.Holder != "" {
 			installation = l.Installation // it is that which must not come back
 		}
-		if l.Holder == s.Self && l.Retired == retire && l.Installation == installation {
+		wanted := claim{Holder: s.Self, Retired: retire, Installation: installation}
+		if l.claim == wanted {
 			return nil
 		}
-		l.Holder, l.Retired, l.Installation = s.Self, retire, installation
+		l.claim = wanted
 		return s.writeLedger(ctx, dir, l)
 	})
 }
@@ -222,6 +224,7 @@ func (s *Store) WasAt(file, path string) bool {
 	return !known || last == inodeOf(st)
 }
 
+// inodeOf returns which file stat(2) was asked about.
 func inodeOf(st unix.Stat_t) inode {
 	return inode{uint64(st.Dev), st.Ino} //nolint:unconvert // Dev has another type elsewhere
 }
@@ -299,9 +302,7 @@ func (s *Store) replace(ctx context.Context, dir, at hostfile.Dir, l *ledger, f 
 func (s *Store) settle(ctx context.Context, dir, at hostfile.Dir, l *ledger, f *File) error {
 	e := l.entry(f.Path)
 	switch {
-	case e != nil && e.Installed && len(e.Digests) == 1 && e.Kind == f.Kind && e.Note == f.Note:
-		return nil
-	case e == nil && !writable(at):
+	case e != nil && e.isOf(f), e == nil && !writable(at):
 		return nil
 	case e == nil:
 		l.intend(f)
@@ -310,6 +311,12 @@ func (s *Store) settle(ctx context.Context, dir, at hostfile.Dir, l *ledger, f *
 	return s.writeLedger(ctx, dir, l)
 }
 
+// isOf reports whether an entry is what a Put of the file leaves in the ledger.
+func (e *Entry) isOf(f *File) bool {
+	return e.Installed && len(e.Digests) == 1 && e.Kind == f.Kind && e.Note == f.Note
+}
+
+// writable reports whether files can be made and removed in a directory.
 func writable(at hostfile.Dir) bool { return unix.Faccessat(at.FD(), ".", unix.W_OK, 0) == nil }
 
 // Remove removes a file that the Store put there and nobody has changed, and forgets it. What is
@@ -332,6 +339,7 @@ func (s *Store) Remove(ctx context.Context, path string) error {
 	})
 }
 
+// unlink removes the file of an entry, and what a Put that was killed left beside it.
 func (s *Store) unlink(path string, e *Entry) error {
 	at, err := open(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -352,11 +360,7 @@ func (s *Store) unlink(path string, e *Entry) error {
 	case err != nil:
 		return err
 	case !e.Has(digest):
-		return &failure.Error{
-			Reason: failure.FileInTheWay, NAD: path,
-			Err: errors.New("was changed since it was installed, and is not removed"),
-			Fix: "remove it, if it is not wanted",
-		}
+		return changedSince(path)
 	}
 	if err := s.step("remove %s", path); err != nil {
 		return err
@@ -365,4 +369,13 @@ func (s *Store) unlink(path string, e *Entry) error {
 		return refused(path, "remove", err)
 	}
 	return syncDir(at)
+}
+
+// changedSince is the error of a file that somebody else has changed.
+func changedSince(path string) error {
+	return &failure.Error{
+		Reason: failure.FileInTheWay, NAD: path,
+		Err: errors.New("was changed since it was installed, and is not removed"),
+		Fix: "remove it, if it is not wanted",
+	}
 }

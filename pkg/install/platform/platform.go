@@ -5,6 +5,7 @@
 package platform
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -95,17 +96,11 @@ func Find(root string, override Place) (Place, error) {
 	if err != nil {
 		return Place{}, err
 	}
-	place := Place{
-		Profile: p.name, Conf: or(override.Conf, p.conf), Bin: override.Bin, Private: override.Private,
-	}
+	place := Place{Profile: p.name, Conf: cmp.Or(override.Conf, p.conf), Bin: override.Bin}
 	if place.Bin == "" {
 		place.Bin = p.bin(root)
 	}
-	if place.Private == "" {
-		if place.Private = p.private; place.Private == "" || override.Conf != "" {
-			place.Private = filepath.Join(filepath.Dir(place.Conf), "braid.d")
-		}
-	}
+	place.Private = cmp.Or(override.Private, p.privateFor(override.Conf))
 	for _, dir := range []struct {
 		field string
 		path  *string
@@ -122,17 +117,20 @@ func Find(root string, override Place) (Place, error) {
 	return place, nil
 }
 
+// privateFor returns the private directory beside the runtime's directory, which is conf if that is
+// not empty and the profile's otherwise.
+func (p profile) privateFor(conf string) string {
+	if p.private != "" && conf == "" {
+		return p.private
+	}
+	return filepath.Join(filepath.Dir(cmp.Or(conf, p.conf)), "braid.d")
+}
+
+// invalid is the error of a field of Braid's configuration.
 func invalid(field, fix, format string, args ...any) error {
 	return &failure.Error{
 		Reason: failure.InvalidConfig, Field: field, Err: fmt.Errorf(format, args...), Fix: fix,
 	}
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // choose returns the profile of that name, or that which the node shows.
@@ -150,6 +148,7 @@ func choose(root, name string) (profile, error) {
 		"%q is none that is known", name)
 }
 
+// fits reports whether the node has a mark of the profile, or its operating system's ID.
 func (p *profile) fits(root string) bool {
 	for _, mark := range p.marks {
 		if _, err := os.Stat(filepath.Join(root, mark)); err == nil {
