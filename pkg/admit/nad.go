@@ -22,21 +22,30 @@ import (
 // nad judges a NAD that is made or changed. One whose networks do not change is not judged: it is
 // about to be deleted, or somebody changes a label.
 func (r *review) nad(ctx context.Context) {
-	nad, err := r.decodeNAD(r.req.Object.Raw)
+	nad, before, err := r.decodeNADs()
 	if err != nil {
 		r.Denied = err
 		return
 	}
-	var before *nadv1.NetworkAttachmentDefinition
-	if len(r.req.OldObject.Raw) > 0 {
-		if before, err = r.decodeNAD(r.req.OldObject.Raw); err != nil {
-			r.Denied = err
-			return
-		}
-	}
 	if nad.DeletionTimestamp != nil || before != nil && sameNetwork(before, nad) {
 		return
 	}
+	r.lint(ctx, nad)
+	d, err := demandOf(nad)
+	r.deny(err)
+	asks, err := capacity.Asks(&nad.ObjectMeta)
+	r.deny(err)
+	r.warnResource(nad)
+	r.warnSpace(ctx, nad)
+	if before != nil {
+		r.warnUse(ctx, before, "they keep the network as it was until they are made anew")
+		r.warnSelector(before, d)
+		r.warnSchedule(before, asks)
+	}
+}
+
+// lint denies, or warns of, what lint finds in a NAD.
+func (r *review) lint(ctx context.Context, nad *nadv1.NetworkAttachmentDefinition) {
 	findings := lint.Check(ctx, lint.Input{
 		Config: r.Config, NADs: []lint.NAD{{NetworkAttachmentDefinition: *nad}}, Source: r.source,
 		Finder: r.Finder,
@@ -52,17 +61,6 @@ func (r *review) nad(ctx context.Context) {
 			r.warn(fe)
 		}
 	}
-	d, err := demandOf(nad)
-	r.deny(err)
-	asks, err := capacity.Asks(&nad.ObjectMeta)
-	r.deny(err)
-	r.warnResource(nad)
-	r.warnSpace(ctx, nad)
-	if before != nil {
-		r.warnUse(ctx, before, "they keep the network as it was until they are made anew")
-		r.warnSelector(before, d)
-		r.warnSchedule(before, asks)
-	}
 }
 
 // nadGone judges the deletion of a NAD.
@@ -72,6 +70,18 @@ func (r *review) nadGone(ctx context.Context) {
 	}
 }
 
+// decodeNADs returns the NAD of a request, and what it was before; nil if it is new.
+func (r *review) decodeNADs() (nad, before *nadv1.NetworkAttachmentDefinition, err error) {
+	if nad, err = r.decodeNAD(r.req.Object.Raw); err != nil {
+		return nil, nil, err
+	}
+	if len(r.req.OldObject.Raw) > 0 {
+		before, err = r.decodeNAD(r.req.OldObject.Raw)
+	}
+	return nad, before, err
+}
+
+// decodeNAD decodes a NAD of the request's namespace, which the object itself need not name.
 func (r *review) decodeNAD(raw []byte) (*nadv1.NetworkAttachmentDefinition, error) {
 	nad := &nadv1.NetworkAttachmentDefinition{}
 	if err := json.Unmarshal(raw, nad); err != nil {

@@ -41,6 +41,11 @@ func (c *changes) patch(raw []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the pod: %w", err)
 	}
+	return patchOf(before, after)
+}
+
+// patchOf returns the JSON patch that makes one text of another; nil if they mean the same.
+func patchOf(before, after []byte) ([]byte, error) {
 	operations, err := jsonpatch.CreatePatch(before, after)
 	if err != nil {
 		return nil, fmt.Errorf("make a patch of the pod: %w", err)
@@ -87,10 +92,38 @@ func (o object) add(key string, element map[string]any) {
 	}
 }
 
+// addAll is add for several elements.
+func (o object) addAll(key string, elements []map[string]any) {
+	for _, e := range elements {
+		o.add(key, e)
+	}
+}
+
 // narrow writes what NADs demand of nodes: equality into the nodeSelector, the rest into every term
 // of the required node affinity. A term with nothing in it selects no node, and is left so.
 func (c *changes) narrow(spec object) {
-	var rest []map[string]any
+	rest := c.selectEqual(spec)
+	if len(rest) == 0 {
+		return
+	}
+	required := spec.child("affinity").child("nodeAffinity").
+		child("requiredDuringSchedulingIgnoredDuringExecution")
+	if _, has := required["nodeSelectorTerms"]; !has {
+		term := object{}
+		term.addAll("matchExpressions", rest)
+		required["nodeSelectorTerms"] = []any{map[string]any(term)}
+		return
+	}
+	for _, term := range required.list("nodeSelectorTerms") {
+		if len(term.list("matchExpressions")) == 0 && len(term.list("matchFields")) == 0 {
+			continue
+		}
+		term.addAll("matchExpressions", rest)
+	}
+}
+
+// selectEqual writes the demands of equality into the nodeSelector, and returns all others.
+func (c *changes) selectEqual(spec object) (rest []map[string]any) {
 	for _, d := range c.demands {
 		for i := range d.needs {
 			if value, equal := nodeselect.Equals(&d.needs[i]); equal {
@@ -100,27 +133,7 @@ func (c *changes) narrow(spec object) {
 			}
 		}
 	}
-	if len(rest) == 0 {
-		return
-	}
-	required := spec.child("affinity").child("nodeAffinity").
-		child("requiredDuringSchedulingIgnoredDuringExecution")
-	if _, has := required["nodeSelectorTerms"]; !has {
-		term := object{}
-		for _, e := range rest {
-			term.add("matchExpressions", e)
-		}
-		required["nodeSelectorTerms"] = []any{map[string]any(term)}
-		return
-	}
-	for _, term := range required.list("nodeSelectorTerms") {
-		if len(term.list("matchExpressions")) == 0 && len(term.list("matchFields")) == 0 {
-			continue
-		}
-		for _, e := range rest {
-			term.add("matchExpressions", e)
-		}
-	}
+	return rest
 }
 
 // expression is a requirement as node affinity has it.

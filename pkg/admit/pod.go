@@ -82,22 +82,9 @@ type attached struct {
 func (r *review) place(
 	ctx context.Context, c *changes, spec *corev1.PodSpec, nads []attached,
 ) error {
-	var demands []demand
-	for _, nad := range nads {
-		name := nad.Namespace + "/" + nad.Name
-		if slices.ContainsFunc(demands, func(d demand) bool { return d.nad == name }) {
-			continue
-		}
-		d, err := demandOf(nad.NetworkAttachmentDefinition)
-		if err != nil {
-			return err
-		}
-		if len(d.needs) > 0 {
-			demands = append(demands, d)
-		}
-	}
-	if len(demands) == 0 {
-		return nil
+	demands, err := demandsOf(nads)
+	if err != nil || len(demands) == 0 {
+		return err
 	}
 	if err := compatible(demands, spec); err != nil {
 		return err
@@ -109,6 +96,24 @@ func (r *review) place(
 	}
 	c.demands = demands
 	return nil
+}
+
+// demandsOf returns what NADs demand of nodes, each NAD once.
+func demandsOf(nads []attached) (demands []demand, err error) {
+	for _, nad := range nads {
+		name := nad.Namespace + "/" + nad.Name
+		if slices.ContainsFunc(demands, func(d demand) bool { return d.nad == name }) {
+			continue
+		}
+		d, err := demandOf(nad.NetworkAttachmentDefinition)
+		if err != nil {
+			return nil, err
+		}
+		if len(d.needs) > 0 {
+			demands = append(demands, d)
+		}
+	}
+	return demands, nil
 }
 
 // changes are those of a pod.
@@ -125,6 +130,7 @@ const (
 	PodInfoPath       = "/etc/podnetinfo"
 )
 
+// wantPodInfo reads PodInfoAnnotation.
 func (c *changes) wantPodInfo(annotations map[string]string) error {
 	switch value := strings.TrimSpace(annotations[PodInfoAnnotation]); value {
 	case "true":

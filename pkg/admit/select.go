@@ -250,6 +250,7 @@ func (v *values) narrow(d *labels.Requirement) {
 	}
 }
 
+// bound adds a requirement of Gt or Lt. What is no number is refused elsewhere.
 func (v *values) bound(operator selection.Operator, given []string) {
 	n, err := strconv.ParseInt(strings.Join(given, ""), 10, 64)
 	switch {

@@ -31,6 +31,11 @@ type ipamConf struct {
 	IPRanges    []struct{ Range string }
 }
 
+// isShared reports whether no two networks of a space may have the same address.
+func (c *ipamConf) isShared() bool {
+	return c.Type == "whereabouts" && (c.Overlapping == nil || *c.Overlapping)
+}
+
 // pools are those of a network. What cannot be read is left out: it is judged elsewhere.
 func pools(nad *nadv1.NetworkAttachmentDefinition) (all []pool) {
 	type plugin struct{ IPAM json.RawMessage }
@@ -43,8 +48,7 @@ func pools(nad *nadv1.NetworkAttachmentDefinition) (all []pool) {
 	}
 	for _, p := range append(conf.Plugins, conf.plugin) {
 		var ipam ipamConf
-		if json.Unmarshal(p.IPAM, &ipam) != nil || ipam.Type != "whereabouts" ||
-			ipam.Overlapping != nil && !*ipam.Overlapping {
+		if json.Unmarshal(p.IPAM, &ipam) != nil || !ipam.isShared() {
 			continue
 		}
 		for _, r := range append(ipam.IPRanges, struct{ Range string }{ipam.Range}) {
@@ -82,20 +86,28 @@ func (r *review) warnSpace(ctx context.Context, nad *nadv1.NetworkAttachmentDefi
 		if nads[i].Namespace == nad.Namespace && nads[i].Name == nad.Name {
 			continue
 		}
-		for _, theirs := range pools(&nads[i]) {
-			for _, p := range mine {
-				if what := p.disagrees(theirs); what != "" {
-					r.warn(&failure.Error{
-						Reason: failure.NADInvalid, Field: "ipam.range",
-						Err: fmt.Errorf("NAD %s/%s %s", nads[i].Namespace, nads[i].Name, what),
-						Fix: "give both the same range and gateway, or, if they are different networks, each a " +
-							"network_name of its own",
-					})
-					return
-				}
+		if what := disagreement(mine, pools(&nads[i])); what != "" {
+			r.warn(&failure.Error{
+				Reason: failure.NADInvalid, Field: "ipam.range",
+				Err: fmt.Errorf("NAD %s/%s %s", nads[i].Namespace, nads[i].Name, what),
+				Fix: "give both the same range and gateway, or, if they are different networks, each a " +
+					"network_name of its own",
+			})
+			return
+		}
+	}
+}
+
+// disagreement says what of other pools does not go with these first; empty if all do.
+func disagreement(mine, others []pool) string {
+	for _, other := range others {
+		for _, p := range mine {
+			if what := p.disagrees(other); what != "" {
+				return what
 			}
 		}
 	}
+	return ""
 }
 
 // disagrees says what of another pool does not go with this one; empty if it does.

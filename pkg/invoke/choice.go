@@ -35,6 +35,7 @@ type Terms struct {
 // Under returns an Exec that runs plugins under the terms.
 func Under(inner cniinvoke.Exec, terms Terms) cniinvoke.Exec { return &under{inner, terms} }
 
+// under is an Exec that runs plugins under terms.
 type under struct {
 	cniinvoke.Exec
 	terms Terms
@@ -92,7 +93,7 @@ func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen)
 		return nil, invalidConfig(kind, err)
 	}
 	c := &choice{prepared: prepared}
-	if len(prepared.Unknown) == 0 && prepared.Foreign == nil {
+	if prepared.isKnown() {
 		return c, nil
 	}
 	inProcess, decided := chosen[kind]
@@ -117,6 +118,9 @@ func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen)
 	return c, nil
 }
 
+// isKnown reports whether the in-process plugin knows all keys and values.
+func (p *Prepared) isKnown() bool { return len(p.Unknown) == 0 && p.Foreign == nil }
+
 // decide is choose for one call.
 func (e *Exec) decide(
 	ctx context.Context, kind string, stdin []byte, environ []string,
@@ -134,12 +138,18 @@ func (e *Exec) decide(
 	if err := e.judge(kind, c); err != nil {
 		return nil, err
 	}
-	if e.Warn != nil {
-		for _, w := range c.warnings(kind) {
-			e.Warn(w)
-		}
-	}
+	e.warn(kind, c)
 	return c, nil
+}
+
+// warn tells who asked for it what the pod's owner should know of a configuration.
+func (e *Exec) warn(kind string, c *choice) {
+	if e.Warn == nil {
+		return
+	}
+	for _, w := range c.warnings(kind) {
+		e.Warn(w)
+	}
 }
 
 // judge refuses what an ADD does not take.

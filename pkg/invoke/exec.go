@@ -49,10 +49,7 @@ func (e *Exec) run(
 		if !errors.Is(err, syscall.ETXTBSY) {
 			break
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(busyWait):
-		}
+		pause(ctx, busyWait)
 	}
 	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
 		// It succeeded, but something of its own still holds its stdout, or the machine is very busy.
@@ -63,6 +60,14 @@ func (e *Exec) run(
 		return nil, pluginError(ctx, err, stdout.data, stderr.text())
 	}
 	return stdout.data, nil
+}
+
+// pause waits, but not past the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // CallerEnv is the variable by which Braid, under whatever name it is called, knows that a plugin

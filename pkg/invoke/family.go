@@ -69,35 +69,57 @@ func (f *family) find(all []process) (found []process) {
 	if weaken.Off(weaken.Group) {
 		return nil
 	}
-	member, leads := map[int]bool{}, map[int]bool{}
+	s := search{family: f, member: map[int]bool{}, leads: map[int]bool{}}
 	for _, p := range f.known {
-		leads[p.pid] = true
-	}
-	add := func(p process) {
-		if p.pid == os.Getpid() || p.pid == 1 {
-			return
-		}
-		member[p.pid], leads[p.pid] = true, true
-		found = append(found, p)
-		if !slices.Contains(f.known, p) {
-			f.known = append(f.known, p)
-		}
+		s.leads[p.pid] = true
 	}
 	environ := make([]byte, maxEnviron)
 	for _, p := range all {
-		if slices.ContainsFunc(f.known, p.is) || f.orphaned(p) || f.marked(p.pid, environ) {
-			add(p)
+		if f.has(p, environ) {
+			s.add(p)
 		}
 	}
-	for count := -1; count != len(found); {
-		count = len(found)
+	for count := -1; count != len(s.found); {
+		count = len(s.found)
 		for _, p := range all {
-			if !member[p.pid] && (member[p.parent] || leads[p.session]) {
-				add(p)
+			if s.leadsTo(p) {
+				s.add(p)
 			}
 		}
 	}
-	return found
+	return s.found
+}
+
+// search is one find.
+type search struct {
+	*family
+
+	// member are the processes of the family, leads those that lead a session of theirs, by pid.
+	member, leads map[int]bool
+	found         []process
+}
+
+// add adds a process to the family. Neither this process nor the first one is ever of it.
+func (s *search) add(p process) {
+	if p.pid == os.Getpid() || p.pid == 1 {
+		return
+	}
+	s.member[p.pid], s.leads[p.pid] = true, true
+	s.found = append(s.found, p)
+	if !slices.Contains(s.known, p) {
+		s.known = append(s.known, p)
+	}
+}
+
+// leadsTo reports whether a process is of the family by its parent or its session, and not found
+// yet.
+func (s *search) leadsTo(p process) bool {
+	return !s.member[p.pid] && (s.member[p.parent] || s.leads[p.session])
+}
+
+// has reports whether a process is of the family by itself. buffer is for its environment.
+func (f *family) has(p process, buffer []byte) bool {
+	return slices.ContainsFunc(f.known, p.is) || f.orphaned(p) || f.marked(p.pid, buffer)
 }
 
 // orphaned reports whether a process went to the reaper since the first of the family started.
@@ -171,7 +193,7 @@ func (p process) kill() {
 	if err != nil {
 		return
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	if now, ok := look(p.pid); ok && now.is(p) {
 		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) //nolint:errcheck // it ended, or is found again
 	}

@@ -208,22 +208,13 @@ func (e *Exec) ExecPlugin(
 	ctx context.Context, path string, stdin []byte, environ []string,
 ) ([]byte, error) {
 	start := time.Now()
-	var run Operation
-	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok { // only now is the configuration known
-		c, err := e.decide(ctx, kind, stdin, environ)
-		if err != nil {
-			return nil, err
-		}
-		if c.path != "" {
-			path = c.path
-		} else {
-			run = c.prepared.Run
-		}
+	path, run, err := e.place(ctx, path, stdin, environ)
+	if err != nil {
+		return nil, err
 	}
 	kind := strings.TrimPrefix(filepath.Base(path), builtinPrefix)
 	call := &Call{Environ: environ, Stdin: stdin, Exec: e, Terms: termsOf(ctx)}
 	var out []byte
-	var err error
 	if run == nil {
 		out, err = e.runProtected(ctx, kind, path, call)
 	} else if out, err = run(ctx, call); err != nil && ctx.Err() != nil {
@@ -235,6 +226,25 @@ func (e *Exec) ExecPlugin(
 		return nil, &failure.Error{Reason: reasonOf(ctx, err), Plugin: kind, Err: err}
 	}
 	return out, nil
+}
+
+// place returns where a call runs, now that its configuration is known: by the operation of a
+// built-in plugin, or by the binary at the path if there is none.
+func (e *Exec) place(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) (string, Operation, error) {
+	kind, ok := strings.CutPrefix(path, builtinPrefix)
+	if !ok {
+		return path, nil, nil
+	}
+	c, err := e.decide(ctx, kind, stdin, environ)
+	if err != nil {
+		return "", nil, err
+	}
+	if c.path != "" {
+		return c.path, nil, nil
+	}
+	return path, c.prepared.Run, nil
 }
 
 // reasonOf distinguishes a plugin that failed from one that was stopped, and from one that may not

@@ -40,6 +40,7 @@ type standIn struct {
 	Index int `json:"index"`
 }
 
+// written is an Exec that gets stand-ins, and runs plugins with their own configuration.
 type written struct {
 	cniinvoke.Exec
 	name    json.RawMessage

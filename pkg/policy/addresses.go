@@ -30,6 +30,7 @@ func (j *judge) sources(field string, raw json.RawMessage) {
 	}
 }
 
+// sourcesIn judges the keys of a source of addresses, which several IPAM plugins name each its way.
 func (j *judge) sourcesIn(field string, members []strictjson.Member) {
 	for _, m := range members {
 		switch strictjson.Fold(m.Key) {

@@ -94,6 +94,7 @@ func (j *judge) plugins() {
 	}
 }
 
+// add adds a violation of a key of the rule. allow changes a rule so that it is none.
 func (j *judge) add(field, key string, allow func(*Rule), format string, args ...any) {
 	j.found = append(j.found, Violation{field, j.kind, key, fmt.Sprintf(format, args...), allow})
 }
@@ -113,6 +114,7 @@ func (j *judge) plugin(path string, raw json.RawMessage, run Run) {
 	j.members(path, strictjson.Members(raw), run)
 }
 
+// members judges a plugin's keys. What j knows of the outer plugin is there again afterwards.
 func (j *judge) members(path string, members []strictjson.Member, run Run) {
 	outer := *j
 	j.path, j.kind, j.run = path, kindOf(members), run
@@ -138,8 +140,7 @@ func kindOf(members []strictjson.Member) string {
 
 // runs judges the type, and what runs it.
 func (j *judge) runs() {
-	if j.kind == "" || slices.Contains(j.rule.Exec, j.kind) ||
-		!j.run.Execd && j.run.Unknown == "" && slices.Contains(j.rule.Types, j.kind) {
+	if j.kind == "" || j.mayRun() {
 		return
 	}
 	field, name := j.path+".type", strictjson.Quote(j.kind)
@@ -160,6 +161,13 @@ func (j *judge) runs() {
 			return &r.Types
 		}, j.kind), "of plugins %s may run", names(j.rule.Types))
 	}
+}
+
+// mayRun reports whether a plugin is one of the rule's binaries or, in-process with nothing that
+// needs a binary, one of its types.
+func (j *judge) mayRun() bool {
+	return slices.Contains(j.rule.Exec, j.kind) ||
+		!j.run.Execd && j.run.Unknown == "" && slices.Contains(j.rule.Types, j.kind)
 }
 
 // key judges one key of the plugin at path.
@@ -221,6 +229,7 @@ func (j *judge) ipamRun() Run {
 // runtimes reports whether only a runtime adds the key.
 func runtimes(key string) bool { return key == "prevresult" || strings.HasPrefix(key, "cni.dev/") }
 
+// runtimeKey adds the violation of a key that a configuration must not have.
 func (j *judge) runtimeKey(field string) {
 	j.add(field, "", allowAll, "the key is the runtime's to add")
 }

@@ -107,6 +107,7 @@ func (r *Rule) String() string {
 // MarshalJSON is String.
 func (r Rule) MarshalJSON() ([]byte, error) { return []byte(r.String()), nil }
 
+// hostPorts decodes the key of that name. Without "ports" they are those of Default.
 func hostPorts(raw json.RawMessage) (HostPorts, error) {
 	given, err := strictjson.Object(raw)
 	if err != nil {

@@ -94,23 +94,28 @@ func (j *judge) spoofing(members []strictjson.Member) {
 	if j.kind != "bridge" || j.rule.Spoofing {
 		return
 	}
-	field, checks := j.path+".macspoofchk", !j.run.Execd
-	for _, m := range members {
-		if strictjson.Fold(m.Key) == "macspoofchk" && !strictjson.Null(m.Value) {
-			field = at(j.path, m)
-			if on, err := strictjson.Bool(m.Value); err != nil || !on {
-				checks = false
-				break
-			}
-			checks = true
-		}
-	}
-	if !checks {
+	if field, checks := j.spoofCheck(members); !checks {
 		j.add(field, "spoofing",
 			func(r *Rule) {
 				r.Spoofing = true
 			}, "pods could send with the MAC addresses of others, as macspoofchk is not on")
 	}
+}
+
+// spoofCheck returns whether the bridge checks, and the key that decides. Where the key is there
+// several times, each has to say so.
+func (j *judge) spoofCheck(members []strictjson.Member) (field string, checks bool) {
+	field, checks = j.path+".macspoofchk", !j.run.Execd
+	for _, m := range members {
+		if strictjson.Fold(m.Key) != "macspoofchk" || strictjson.Null(m.Value) {
+			continue
+		}
+		field, checks = at(j.path, m), true
+		if on, err := strictjson.Bool(m.Value); err != nil || !on {
+			return field, false
+		}
+	}
+	return field, checks
 }
 
 // vlans judges numbers of VLANs: one, a list, or a list of objects as of the key vlanTrunk.
@@ -122,20 +127,7 @@ func (j *judge) vlans(field string, raw json.RawMessage) {
 			j.vlans(fmt.Sprintf("%s[%d]", field, i), element)
 		}
 	case "an object":
-		s := Span{0, 0}
-		for _, m := range strictjson.Members(raw) {
-			switch strictjson.Fold(m.Key) {
-			case "id":
-				j.vlans(at(field, m), m.Value)
-			case "minid":
-				s.From = vlanOf(m.Value)
-			case "maxid":
-				s.To = vlanOf(m.Value)
-			}
-		}
-		if s != (Span{}) {
-			j.span(field, Span{max(s.From, 1), max(s.To, s.From, 1)})
-		}
+		j.trunk(field, strictjson.Members(raw))
 	default:
 		id := vlanOf(raw)
 		if id == unreadable {
@@ -146,6 +138,25 @@ func (j *judge) vlans(field string, raw json.RawMessage) {
 	}
 }
 
+// trunk judges an element of vlanTrunk: a VLAN, a range, or both.
+func (j *judge) trunk(field string, members []strictjson.Member) {
+	var s Span
+	for _, m := range members {
+		switch strictjson.Fold(m.Key) {
+		case "id":
+			j.vlans(at(field, m), m.Value)
+		case "minid":
+			s.From = vlanOf(m.Value)
+		case "maxid":
+			s.To = vlanOf(m.Value)
+		}
+	}
+	if s != (Span{}) {
+		j.span(field, Span{max(s.From, 1), max(s.To, s.From, 1)})
+	}
+}
+
+// unreadable stands for what is no number of a VLAN, and is beyond all of them.
 const unreadable = math.MaxInt32
 
 // vlanOf returns a number; 0 is none.
@@ -157,6 +168,7 @@ func vlanOf(raw json.RawMessage) int {
 	return max(id, 0)
 }
 
+// span judges a range of VLANs.
 func (j *judge) span(field string, s Span) {
 	s.From, s.To = min(s.From, maxVLAN), min(s.To, maxVLAN)
 	if !s.within(j.rule.VLANs) {

@@ -43,6 +43,7 @@ func Parse(field string, raw json.RawMessage) ([]Rule, error) {
 	return rules, nil
 }
 
+// parseRule reads a rule. What it does not name is as in Default.
 func parseRule(field string, raw json.RawMessage) (*Rule, error) {
 	given, err := strictjson.Object(raw)
 	if err != nil {
@@ -77,11 +78,10 @@ func (r *Rule) contradiction(field string, given map[string]json.RawMessage) err
 		return bad(field+".all", "keep it and namespaces alone, or remove it",
 			errors.New("it lifts what the rule's other keys demand"))
 	}
-	for i, kind := range r.Types {
-		if !slices.Contains(builtIn(), kind) {
-			return bad(fmt.Sprintf("%s.types[%d]", field, i), "name it in exec",
-				fmt.Errorf("%s is not built in, so that it would have to be exec'd", kind))
-		}
+	foreign := func(kind string) bool { return !slices.Contains(builtIn(), kind) }
+	if i := slices.IndexFunc(r.Types, foreign); i >= 0 {
+		return bad(fmt.Sprintf("%s.types[%d]", field, i), "name it in exec",
+			fmt.Errorf("%s is not built in, so that it would have to be exec'd", r.Types[i]))
 	}
 	if len(r.Types)+len(r.Exec) == 0 {
 		return bad(field+".types", `name plugins, or forbid networks with "networks": 0`,
@@ -122,6 +122,7 @@ func pattern(raw json.RawMessage) (string, error) {
 	return text, err
 }
 
+// namespace decodes the name of a namespace, or a pattern of names.
 func namespace(raw json.RawMessage) (string, error) {
 	text, err := strictjson.String(raw)
 	// A star stands for a letter as well as for none.
@@ -131,6 +132,7 @@ func namespace(raw json.RawMessage) (string, error) {
 	return text, err
 }
 
+// pluginType decodes a type that a rule may allow: not one that would call Braid again.
 func pluginType(raw json.RawMessage) (string, error) {
 	text, err := strictjson.String(raw)
 	if err != nil {
@@ -143,6 +145,7 @@ func pluginType(raw json.RawMessage) (string, error) {
 	return text, netconf.CheckType(text)
 }
 
+// prefix decodes a prefix without host bits.
 func prefix(raw json.RawMessage) (netip.Prefix, error) {
 	text, err := strictjson.String(raw)
 	if err != nil {
@@ -158,6 +161,7 @@ func prefix(raw json.RawMessage) (netip.Prefix, error) {
 // maxNumber bounds the bounds.
 const maxNumber = 1 << 24
 
+// number decodes a limit: an integer from 0 to maxNumber.
 func number(raw json.RawMessage) (int, error) {
 	n, err := strconv.ParseUint(string(raw), 10, 32)
 	if err != nil || n > maxNumber {

@@ -57,6 +57,7 @@ func (j *judge) mapping(field string, raw json.RawMessage) {
 	}
 }
 
+// port judges a port of the node. What is no port is refused elsewhere.
 func (j *judge) port(field string, port int) {
 	s := Span{port, port}
 	if port > 0 && port <= maxPort && !s.within(j.rule.HostPorts.Ports) {
@@ -66,6 +67,7 @@ func (j *judge) port(field string, port int) {
 	}
 }
 
+// hostIP judges the address of the node that a port is asked for at.
 func (j *judge) hostIP(field, ip string) {
 	addr, err := netip.ParseAddr(ip)
 	if err == nil && addr.Unmap().IsLoopback() && !j.rule.HostPorts.Loopback {

@@ -58,6 +58,7 @@ func JudgePod(rule *Rule, p *Pod) (found []PodViolation) {
 	return found
 }
 
+// judge judges what a pod asks for beside its networks.
 func (r *Request) judge(rule *Rule) []Violation {
 	j := judge{rule: rule, network: &Network{IfName: r.IfName}}
 	if r.Shared && !rule.DefaultNetworks {

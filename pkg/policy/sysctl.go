@@ -26,19 +26,24 @@ func (r *Rule) sysctl(key, ifName string) bool {
 	if slices.ContainsFunc(names, detour) {
 		return slices.Contains(r.Sysctls, key)
 	}
-	own := path
-	if ifName != "all" && ifName != "default" { // these mean other interfaces, too
+	own := ownParameter(names, ifName)
+	return slices.ContainsFunc(r.Sysctls, func(pattern string) bool {
+		pattern = parameter(pattern)
+		return matches(pattern, own) || matches(pattern, path)
+	}) || slices.Contains(r.Sysctls, key)
+}
+
+// ownParameter returns the path of a parameter with IFNAME in the place of the interface's name, as
+// rules have it. "all" and "default" mean other interfaces, too.
+func ownParameter(names []string, ifName string) string {
+	if ifName != "all" && ifName != "default" {
 		for i, name := range names {
 			if name == ifName {
 				names[i] = "IFNAME"
 			}
 		}
-		own = strings.Join(names, "/")
 	}
-	return slices.ContainsFunc(r.Sysctls, func(pattern string) bool {
-		pattern = parameter(pattern)
-		return matches(pattern, own) || matches(pattern, path)
-	}) || slices.Contains(r.Sysctls, key)
+	return strings.Join(names, "/")
 }
 
 // parameter returns the path of a parameter, as sysctl.d(5) reads its key: the first separator

@@ -68,6 +68,7 @@ func addText(into func(*Rule) *[]string, name string) func(*Rule) {
 	}
 }
 
+// addSpan returns what allows numbers in one of a rule's lists.
 func addSpan(into func(*Rule) *[]Span, s Span) func(*Rule) {
 	return func(r *Rule) {
 		if list := into(r); !s.within(*list) {
@@ -76,6 +77,7 @@ func addSpan(into func(*Rule) *[]Span, s Span) func(*Rule) {
 	}
 }
 
+// addPrefixes returns what allows addresses.
 func addPrefixes(all []netip.Prefix) func(*Rule) {
 	return func(r *Rule) {
 		for _, p := range all {
@@ -86,10 +88,12 @@ func addPrefixes(all []netip.Prefix) func(*Rule) {
 	}
 }
 
+// raise returns what allows n of something; more stay allowed.
 func raise(into func(*Rule) *int, n int) func(*Rule) {
 	return func(r *Rule) { *into(r) = max(*into(r), n) }
 }
 
+// allowAll makes a rule allow everything, what no key of a rule allows included.
 func allowAll(r *Rule) { r.All = true }
 
 // covered reports whether a prefix is within one of others.
