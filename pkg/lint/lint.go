@@ -173,6 +173,7 @@ func Plan(ctx context.Context, in Input, pod Pod) ([]resolve.Expected, []Finding
 	return expected, c.findings, nil
 }
 
+// checker is one Check or Report.
 type checker struct {
 	Input
 	nads    map[string][]*NAD
@@ -331,6 +332,8 @@ func (s seen) Pod(_ context.Context, _, name string) (*podv1.Pod, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
 }
 
+// NAD finds a NAD among the files. One that is not there is looked for elsewhere, unless the files
+// are all that there is.
 func (s seen) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
@@ -373,6 +376,7 @@ func (s seen) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, e
 	return ask()
 }
 
+// verdictOf returns Warned for what could not be looked at.
 func verdictOf(err error) Verdict {
 	if failure.ReasonOf(err) == NotChecked {
 		return Warned
@@ -380,6 +384,7 @@ func verdictOf(err error) Verdict {
 	return Refused
 }
 
+// add adds a finding with what an error says of it.
 func (c *checker) add(found Finding, verdict Verdict, err error) {
 	fe, ok := errors.AsType[*failure.Error](err)
 	if !ok {

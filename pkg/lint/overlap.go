@@ -28,53 +28,73 @@ func apartOf(nad *NAD, e *resolve.Expected) (sources []source) {
 	if e.Limits == nil || nad.Namespace != e.Limits.Namespace {
 		return nil
 	}
-	var chain struct {
-		Plugins []struct {
-			Type, Master, Bridge string
-			VLAN                 json.RawMessage `json:"vlan"`
-			VLANID               json.RawMessage `json:"vlanId"`
-			IPAM                 struct {
-				Type, Subnet, Range string
-				NetworkName         string                      `json:"network_name"`
-				Ranges              [][]struct{ Subnet string } `json:"ranges"`
-				IPRanges            []struct{ Range string }    `json:"ipRanges"`
-			}
-		}
-	}
+	var chain struct{ Plugins []addressed }
 	if json.Unmarshal(e.Conf, &chain) != nil {
 		return nil // a plugin will say so
 	}
 	for _, p := range chain.Plugins {
-		if p.Type == "bridge" {
-			p.Master = cmp.Or(p.Bridge, "cni0")
-		}
-		name := e.Network
-		texts := []string{p.IPAM.Subnet, p.IPAM.Range}
-		for _, set := range p.IPAM.Ranges {
-			for _, r := range set {
-				texts = append(texts, r.Subnet)
-			}
-		}
-		for _, r := range p.IPAM.IPRanges {
-			texts = append(texts, r.Range)
-		}
-		if p.IPAM.Type == "whereabouts" {
-			name = p.IPAM.NetworkName
-		}
-		if p.Master == "" || attachment.Owner(name) != nad.Namespace {
+		link, name := p.link(), p.space(e.Network)
+		if link == "" || attachment.Owner(name) != nad.Namespace {
 			continue
 		}
-		link := p.Master
-		if vlan := cmp.Or(string(p.VLANID), string(p.VLAN)); vlan != "" {
-			link += " VLAN " + vlan
-		}
-		for _, text := range texts {
-			if prefix, ok := prefixOf(text); ok {
-				sources = append(sources, source{nad, name, link, prefix})
-			}
+		for _, prefix := range p.prefixes() {
+			sources = append(sources, source{nad, name, link, prefix})
 		}
 	}
 	return sources
+}
+
+// addressed is as much of a plugin's configuration as says which addresses it has, and where.
+type addressed struct {
+	Type, Master, Bridge string
+	VLAN                 json.RawMessage `json:"vlan"`
+	VLANID               json.RawMessage `json:"vlanId"`
+	IPAM                 struct {
+		Type, Subnet, Range string
+		NetworkName         string                      `json:"network_name"`
+		Ranges              [][]struct{ Subnet string } `json:"ranges"`
+		IPRanges            []struct{ Range string }    `json:"ipRanges"`
+	}
+}
+
+// link names the link of the node that the plugin is on, with its VLAN; empty if it is on none.
+func (p *addressed) link() string {
+	link := p.Master
+	if p.Type == "bridge" {
+		link = cmp.Or(p.Bridge, "cni0")
+	}
+	if vlan := cmp.Or(string(p.VLANID), string(p.VLAN)); vlan != "" && link != "" {
+		link += " VLAN " + vlan
+	}
+	return link
+}
+
+// space returns the name by which addresses are kept apart: that of the network, unless whereabouts
+// has one of its own.
+func (p *addressed) space(network string) string {
+	if p.IPAM.Type == "whereabouts" {
+		return p.IPAM.NetworkName
+	}
+	return network
+}
+
+// prefixes returns the ranges of all IPAM plugins' keys. What cannot be read is left out.
+func (p *addressed) prefixes() (prefixes []netip.Prefix) {
+	texts := []string{p.IPAM.Subnet, p.IPAM.Range}
+	for _, set := range p.IPAM.Ranges {
+		for _, r := range set {
+			texts = append(texts, r.Subnet)
+		}
+	}
+	for _, r := range p.IPAM.IPRanges {
+		texts = append(texts, r.Range)
+	}
+	for _, text := range texts {
+		if prefix, ok := prefixOf(text); ok {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	return prefixes
 }
 
 // prefixOf reads a prefix, or the one of a range "first-last/length".

@@ -77,15 +77,7 @@ func Report(ctx context.Context, in Input) ([]Violation, error) {
 			return nil, err
 		}
 	}
-	for i := range r.found {
-		v := &r.found[i]
-		judged := r.of[r.owner[i]]
-		all := make([]policy.Violation, len(judged))
-		for j := range judged {
-			all[j] = judged[j].Violation
-		}
-		v.Allow = judged[0].Remedy(judged[0].Namespace, all...)
-	}
+	r.allow()
 	for _, o := range warned {
 		v := Violation{Kind: nadv1.Kind, Namespace: o.nad.Namespace, Name: o.nad.Name, Where: o.nad.Where}
 		fe := o.failure()
@@ -111,11 +103,23 @@ type reporter struct {
 	of    map[string][]resolve.Judged
 }
 
+// allow adds to each violation what would allow all of its namespace.
+func (r *reporter) allow() {
+	for i := range r.found {
+		judged := r.of[r.owner[i]]
+		all := make([]policy.Violation, len(judged))
+		for j := range judged {
+			all[j] = judged[j].Violation
+		}
+		r.found[i].Allow = judged[0].Remedy(judged[0].Namespace, all...)
+	}
+}
+
 // object adds the violations of a pod that stands for an object.
 func (r *reporter) object(ctx context.Context, object Violation, pod Pod) error {
 	expected, judged, err := r.expect(ctx, pod.Pod, pod.File)
-	reason := failure.ReasonOf(err)
-	if reason == failure.APIUnavailable || reason == failure.TimedOut {
+	switch failure.ReasonOf(err) {
+	case failure.APIUnavailable, failure.TimedOut:
 		return err
 	}
 	nad := r.nad(pod.File, object.Namespace+"/"+object.Name)

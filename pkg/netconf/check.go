@@ -49,6 +49,8 @@ func (l *List) checkName() error {
 	return nil
 }
 
+// checkVersion checks the version that the list has, and those that it offers (CNI 1.1
+// "cniVersions").
 func (l *List) checkVersion() error {
 	supported := AllowedVersions()
 	if _, err := optionalText(l.top["cniVersion"]); err != nil {
@@ -106,6 +108,7 @@ func checkPlugin(
 	return warnings, checkSpelled(path, plugin)
 }
 
+// checkSpelled checks a plugin's configuration, in which no key is there twice.
 func checkSpelled(path string, plugin map[string]json.RawMessage) error {
 	if strictjson.Null(plugin["type"]) {
 		return invalid(path+"type", "name the plugin", "the type is missing")

@@ -85,6 +85,7 @@ func (l *List) MergeCNIArgs(args map[string]json.RawMessage) error {
 	return nil
 }
 
+// mergeCNIArgs returns args with values put over its "cni"; neither need be there.
 func mergeCNIArgs(raw json.RawMessage, values map[string]json.RawMessage) (json.RawMessage, error) {
 	args, err := optionalObject(raw)
 	if err != nil {

@@ -62,6 +62,7 @@ func FromFile(path string) ([]byte, error) {
 	return list.Bytes(), nil
 }
 
+// fromDir returns the configuration of the first file that is usable, as runtimes do.
 func fromDir(dir string) ([]byte, error) {
 	var unusable hints
 	files, err := confFiles(dir, ".conflist", ".conf", ".json")

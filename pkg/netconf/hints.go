@@ -20,6 +20,7 @@ func (h *hints) add(path string, err error) {
 	}
 }
 
+// notFound is the error of a network that no file has; unusable are files that might have had it.
 func notFound(network string, unusable hints, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	if n := len(unusable); n > 0 {

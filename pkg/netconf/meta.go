@@ -15,6 +15,7 @@ func metaTypes() []string {
 	return append(braidTypes(), "multus", "multus-shim", "multus-daemon", "genie", "danm", "knitter")
 }
 
+// braidTypes are the names of this program's binaries.
 func braidTypes() []string {
 	return []string{
 		"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl",

@@ -29,18 +29,8 @@ func renameSpaces(plugin map[string]json.RawMessage, rename func(string) string)
 				plugin[key], changed = renamed, true
 			}
 		case "delegates", "plugins":
-			elements, err := strictjson.List(raw)
-			if err != nil {
-				continue // it configures no plugins
-			}
-			inside := false
-			for i, element := range elements {
-				if renamed := renameInside(element, rename); renamed != nil {
-					elements[i], inside = renamed, true
-				}
-			}
-			if inside {
-				plugin[key], changed = strictjson.Marshal(elements), true
+			if renamed := renameEach(raw, rename); renamed != nil {
+				plugin[key], changed = renamed, true
 			}
 		}
 	}
@@ -48,6 +38,24 @@ func renameSpaces(plugin map[string]json.RawMessage, rename func(string) string)
 		changed = renameSpace(plugin, rename) || changed
 	}
 	return changed
+}
+
+// renameEach is renameInside for a list of configurations.
+func renameEach(raw json.RawMessage, rename func(string) string) json.RawMessage {
+	elements, err := strictjson.List(raw)
+	if err != nil {
+		return nil // it configures no plugins
+	}
+	changed := false
+	for i, element := range elements {
+		if renamed := renameInside(element, rename); renamed != nil {
+			elements[i], changed = renamed, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return strictjson.Marshal(elements)
 }
 
 // renameInside returns the configuration of a plugin that another one calls as it is to be; nil if

@@ -74,6 +74,8 @@ func nested(path string, object map[string]json.RawMessage) []inner {
 	return all
 }
 
+// descend returns the object at path, and what is in it. A value that is no object is one of the
+// plugin's own keys, but for an "ipam".
 func descend(path string, raw json.RawMessage, ipam bool) []inner {
 	keys, err := strictjson.Object(raw)
 	if err != nil {
@@ -97,21 +99,26 @@ func checkNested(path string, plugin map[string]json.RawMessage) error {
 		return err
 	}
 	for _, n := range nested(path, plugin) {
-		if n.kind != "" {
-			return invalid(n.path, `give an object with "type"`, "is %s, not an object", n.kind)
-		}
-		if err := twins(n.path+".", n.keys, nestedKeys()); err != nil {
-			return err
-		}
-		if strictjson.Null(n.raw) || n.ipam && string(n.raw) == `""` {
-			continue
-		}
-		if _, err := pluginName(n.raw); err != nil {
-			return invalid(n.path+".type", allowedPlugin, "%w", err)
-		}
-		if err := checkMeta(n.path+".type", n.pluginType); err != nil {
+		if err := n.check(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// check validates the type of the plugin.
+func (n *inner) check() error {
+	if n.kind != "" {
+		return invalid(n.path, `give an object with "type"`, "is %s, not an object", n.kind)
+	}
+	if err := twins(n.path+".", n.keys, nestedKeys()); err != nil {
+		return err
+	}
+	if strictjson.Null(n.raw) || n.ipam && string(n.raw) == `""` {
+		return nil
+	}
+	if _, err := pluginName(n.raw); err != nil {
+		return invalid(n.path+".type", allowedPlugin, "%w", err)
+	}
+	return checkMeta(n.path+".type", n.pluginType)
 }

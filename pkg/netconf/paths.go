@@ -37,6 +37,7 @@ func (l *List) HoldPaths(places Places) (warnings []*failure.Error, err error) {
 	return h.warnings, nil
 }
 
+// holder holds the plugins of one configuration to the keys, and collects what it dropped.
 type holder struct {
 	keys     []held
 	warnings []*failure.Error
@@ -116,6 +117,11 @@ func (h *holder) plugin(at string, object map[string]json.RawMessage) error {
 			return err
 		}
 	}
+	return h.called(at, object)
+}
+
+// called holds the plugins that a plugin calls.
+func (h *holder) called(at string, object map[string]json.RawMessage) error {
 	for key, raw := range object {
 		switch {
 		case strings.EqualFold(key, "ipam"), strings.EqualFold(key, "delegate"):
@@ -180,31 +186,17 @@ func (h *holder) hold(
 			continue
 		}
 		if len(rest) > 1 {
-			inside, err := strictjson.Object(raw)
-			if err != nil {
-				continue // the plugin cannot read it either
-			}
-			left := len(h.warnings)
-			if err := h.hold(at+key+".", kind, inside, k, rest[1:]); err != nil {
+			if err := h.holdInside(at+key+".", kind, object, key, k, rest[1:]); err != nil {
 				return err
-			}
-			if len(h.warnings) > left {
-				object[key] = strictjson.Marshal(inside)
 			}
 			continue
 		}
 		value, err := strictjson.String(raw)
-		if err != nil || value == "" || k.allows(value) {
+		if err != nil || k.allows(value) {
 			continue
 		}
-		wrong := &failure.Error{
-			Reason: failure.NADInvalid, Plugin: kind, Field: at + key, Fix: k.fix,
-			Err: fmt.Errorf("%s is beneath none of the directories that this node has for it, %s",
-				strictjson.Quote(value), strings.Join(k.roots, " and ")),
-		}
-		if len(k.roots) == 0 {
-			wrong.Err = errors.New("no network names this file")
-		}
+		wrong := k.wrong(value)
+		wrong.Plugin, wrong.Field = kind, at+key
 		if !k.optional {
 			return wrong
 		}
@@ -215,9 +207,37 @@ func (h *holder) hold(
 	return nil
 }
 
-// allows reports whether a path may be.
+// holdInside is hold for a key in the object that another key has as its value.
+func (h *holder) holdInside(
+	at, kind string, object map[string]json.RawMessage, key string, k held, rest []string,
+) error {
+	inside, err := strictjson.Object(object[key])
+	if err != nil {
+		return nil //nolint:nilerr // the plugin cannot read it either
+	}
+	left := len(h.warnings)
+	if err := h.hold(at, kind, inside, k, rest); err != nil {
+		return err
+	}
+	if len(h.warnings) > left {
+		object[key] = strictjson.Marshal(inside)
+	}
+	return nil
+}
+
+// wrong is the error of a path that may not be.
+func (k *held) wrong(value string) *failure.Error {
+	err := errors.New("no network names this file")
+	if len(k.roots) > 0 {
+		err = fmt.Errorf("%s is beneath none of the directories that this node has for it, %s",
+			strictjson.Quote(value), strings.Join(k.roots, " and "))
+	}
+	return &failure.Error{Reason: failure.NADInvalid, Err: err, Fix: k.fix}
+}
+
+// allows reports whether a path may be. An empty one is none.
 func (k *held) allows(value string) bool {
-	if path.Clean(value) == k.fallback {
+	if value == "" || path.Clean(value) == k.fallback {
 		return true
 	}
 	_, ok := k.roots.Place(value)

@@ -61,6 +61,7 @@ func unreadable(err error) error {
 	return invalid("", "see that it is a file that root can read", "%w", withoutPath(err))
 }
 
+// withoutPath takes the path off an error: messages name the file already.
 func withoutPath(err error) error {
 	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("%s: %w", pathError.Op, pathError.Err)

@@ -25,6 +25,7 @@ const (
 	recaller = "braid-controller"
 )
 
+// adopted reports whether an allocation stands for a record of whereabouts.
 func adopted(e v1alpha1.Allocation) bool {
 	return e.Network == Network && e.Node == nil && e.Claim == nil
 }
@@ -42,6 +43,7 @@ type adoption struct {
 	pools []pool
 }
 
+// adoption reads what whereabouts recorded; nil if it is not to be adopted.
 func (r *Reaper) adoption(ctx context.Context, blocks []v1alpha1.IPBlock) (*adoption, error) {
 	if r.Whereabouts == nil {
 		return nil, nil
@@ -65,17 +67,21 @@ func (r *Reaper) adoption(ctx context.Context, blocks []v1alpha1.IPBlock) (*adop
 		r.Log.WarnContext(ctx, "record of whereabouts cannot be read",
 			"record", bad.Record, "pod", bad.Pod, "reason", bad.Detail)
 	}
+	a.wishAll(found.list)
+	return a, nil
+}
+
+// wishAll takes in all records. Those of pods that are gone are remembered as dead.
+func (a *adoption) wishAll(list []*record) {
 	dead := map[recordKey]bool{}
-	for _, rec := range found.list {
-		switch {
-		case !rec.lives(pods) || r.dead[rec.key()]:
+	for _, rec := range list {
+		if !rec.lives(a.pods) || a.dead[rec.key()] {
 			dead[rec.key()] = rec.containerID != ""
-		default:
+		} else {
 			a.wish(rec)
 		}
 	}
-	r.dead = dead
-	return a, nil
+	a.dead = dead
 }
 
 // podsOf returns the uids of the pods that records and adopted allocations name, as far as they
@@ -153,25 +159,44 @@ func (a *adoption) edit(b *v1alpha1.IPBlock, list []v1alpha1.Allocation) []v1alp
 	delete(a.want, b.Name)
 	var kept []v1alpha1.Allocation
 	for _, e := range list {
-		addr, err := netip.ParseAddr(e.Address)
-		w, ok := want[addr]
-		delete(want, addr)
-		if ok && !adopted(e) {
-			a.Log.Warn("address that whereabouts recorded is another's",
-				"block", b.Name, "address", addr, "pod", w.Pod, "other", e.Pod)
-		}
-		switch same := ok && w.Pod == e.Pod && w.ContainerID == e.ContainerID && e.ContainerID != ""; {
-		case !adopted(e) || err != nil:
-			kept = append(kept, e)
-		case same && w.PodUID != e.PodUID: // the pod that has the name now did not get the address
-			a.dead[recordKey{e.Address, e.Pod, e.ContainerID}] = true
-		case ok:
-			kept = append(kept, w)
-		case !a.ended(b.Spec.Space, addr, e):
+		if e, keep := a.settle(b, e, want); keep {
 			kept = append(kept, e)
 		}
 	}
 	return append(kept, sorted(want)...)
+}
+
+// settle returns what an allocation of a shared block is to be, and whether it is to be at all. It
+// takes off want what is asked for at the address.
+func (a *adoption) settle(
+	b *v1alpha1.IPBlock, e v1alpha1.Allocation, want map[netip.Addr]v1alpha1.Allocation,
+) (to v1alpha1.Allocation, keep bool) {
+	addr, err := netip.ParseAddr(e.Address)
+	w, ok := want[addr]
+	delete(want, addr)
+	if !adopted(e) {
+		if ok {
+			a.Log.Warn("address that whereabouts recorded is another's",
+				"block", b.Name, "address", addr, "pod", w.Pod, "other", e.Pod)
+		}
+		return e, true
+	}
+	switch {
+	case err != nil:
+		return e, true
+	case ok && ofOneContainer(w, e) && w.PodUID != e.PodUID:
+		// The pod that has the name now did not get the address.
+		a.dead[recordKey{e.Address, e.Pod, e.ContainerID}] = true
+		return e, false
+	case ok:
+		return w, true
+	}
+	return e, !a.ended(b.Spec.Space, addr, e)
+}
+
+// ofOneContainer reports whether two allocations are known to be of the same container.
+func ofOneContainer(a, b v1alpha1.Allocation) bool {
+	return a.Pod == b.Pod && a.ContainerID == b.ContainerID && a.ContainerID != ""
 }
 
 // ended reports whether an adopted address without a record is free:
@@ -212,6 +237,7 @@ func (a *adoption) create() []*v1alpha1.IPBlock {
 	return blocks
 }
 
+// sorted returns allocations in the order of their addresses.
 func sorted(want map[netip.Addr]v1alpha1.Allocation) []v1alpha1.Allocation {
 	var list []v1alpha1.Allocation
 	for _, addr := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {

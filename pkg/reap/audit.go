@@ -65,13 +65,7 @@ func Audit(ctx context.Context, b Blocks, w Whereabouts) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
-	a := &audit{records: found, blocks: map[string]*v1alpha1.IPBlock{}, pods: map[string]types.UID{}}
-	for i := range list {
-		a.blocks[list[i].Name] = &list[i]
-	}
-	for i := range pods {
-		a.pods[pods[i].Namespace+"/"+pods[i].Name] = pods[i].UID
-	}
+	a := newAudit(found, list, pods)
 	entries := slices.Clone(found.unreadable)
 	for _, rec := range found.list {
 		entries = append(entries, a.entry(rec))
@@ -82,12 +76,26 @@ func Audit(ctx context.Context, b Blocks, w Whereabouts) ([]Entry, error) {
 	return entries, nil
 }
 
+// audit is what an Audit compares.
 type audit struct {
 	*records
+	// blocks are by name, the uids of pods by "namespace/name".
 	blocks map[string]*v1alpha1.IPBlock
 	pods   map[string]types.UID
 }
 
+func newAudit(found *records, blocks []v1alpha1.IPBlock, pods []metav1.ObjectMeta) *audit {
+	a := &audit{records: found, blocks: map[string]*v1alpha1.IPBlock{}, pods: map[string]types.UID{}}
+	for i := range blocks {
+		a.blocks[blocks[i].Name] = &blocks[i]
+	}
+	for i := range pods {
+		a.pods[pods[i].Namespace+"/"+pods[i].Name] = pods[i].UID
+	}
+	return a
+}
+
+// entry returns the worst that is to be said of a record.
 func (a *audit) entry(r *record) Entry {
 	e := Entry{State: OK, Network: r.network, Address: r.addr.String(), Pod: r.pod, Record: r.source}
 	if !r.lives(a.pods) {
@@ -104,13 +112,23 @@ func (a *audit) entry(r *record) Entry {
 // other is another record of the address. Ranges that reserve nothing may share it.
 func (a *audit) other(r *record) *record {
 	for _, x := range a.at[r.addr] {
-		if x != r && x.network == r.network && x.lives(a.pods) &&
-			(x.pod != r.pod || x.ifName != r.ifName && x.ifName != "" && r.ifName != "") &&
-			(x.reserved || r.reserved || x.only == r.only) {
+		if x != r && x.network == r.network && x.lives(a.pods) && !x.sameUser(r) && x.excludes(r) {
 			return x
 		}
 	}
 	return nil
+}
+
+// sameUser reports whether two records may be of one interface. A record of an old whereabouts does
+// not name it.
+func (r *record) sameUser(other *record) bool {
+	return r.pod == other.pod &&
+		(r.ifName == other.ifName || r.ifName == "" || other.ifName == "")
+}
+
+// excludes reports whether no two records of an address, one of which is this, may be right.
+func (r *record) excludes(other *record) bool {
+	return r.reserved || other.reserved || r.only == other.only
 }
 
 // conflict says who has the address in the blocks.
@@ -167,6 +185,7 @@ func (a *audit) unrecorded(pod *metav1.ObjectMeta) (entries []Entry) {
 	return entries
 }
 
+// rangesOf returns the ranges of whereabouts that an address is in.
 func (a *audit) rangesOf(addr netip.Addr) (list []pool) {
 	for _, p := range a.pools {
 		if p.prefix.Contains(addr) {
@@ -176,6 +195,7 @@ func (a *audit) rangesOf(addr netip.Addr) (list []pool) {
 	return list
 }
 
+// sources names ranges for a message.
 func sources(pools []pool) (texts []string) {
 	for _, p := range pools {
 		texts = append(texts, strings.TrimSpace("range "+p.prefix.String()+" "+p.network))

@@ -269,25 +269,37 @@ func (r *Reaper) gone(
 		if serving[n] {
 			continue
 		}
-		since, known := r.lost[n]
-		if !known {
-			since = r.now()
-			r.Log.InfoContext(ctx, "node is lost", "node", n.name, "uid", n.uid)
-		}
-		lost[n] = since
-		if r.now().Sub(since) < cmp.Or(r.Grace, DefaultGrace) {
+		lost[n] = r.lostSince(ctx, n)
+		if r.now().Sub(lost[n]) < cmp.Or(r.Grace, DefaultGrace) {
 			continue
 		}
-		pods, err := r.Cluster.PodsOn(ctx, n.name)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("list pods of node %s: %w", n.name, err))
-		} else if gone[n] = len(pods) == 0; !gone[n] {
-			r.Log.InfoContext(ctx, "lost node keeps its addresses: it has pods",
-				"node", n.name, "uid", n.uid, "pods", len(pods))
-		}
+		empty, err := r.empty(ctx, n)
+		gone[n], errs = empty, append(errs, err)
 	}
 	r.lost = lost
 	return gone, errors.Join(errs...)
+}
+
+// lostSince returns since when a node is lost: for the first time it is now.
+func (r *Reaper) lostSince(ctx context.Context, n incarnation) time.Time {
+	if since, known := r.lost[n]; known {
+		return since
+	}
+	r.Log.InfoContext(ctx, "node is lost", "node", n.name, "uid", n.uid)
+	return r.now()
+}
+
+// empty reports whether a lost node has no pods: those that it has may still use their addresses.
+func (r *Reaper) empty(ctx context.Context, n incarnation) (bool, error) {
+	pods, err := r.Cluster.PodsOn(ctx, n.name)
+	if err != nil {
+		return false, fmt.Errorf("list pods of node %s: %w", n.name, err)
+	}
+	if len(pods) > 0 {
+		r.Log.InfoContext(ctx, "lost node keeps its addresses: it has pods",
+			"node", n.name, "uid", n.uid, "pods", len(pods))
+	}
+	return len(pods) == 0, nil
 }
 
 func (r *Reaper) now() time.Time {

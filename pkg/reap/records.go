@@ -108,6 +108,8 @@ func (r *records) add(x *record) {
 	r.at[x.addr] = append(r.at[x.addr], x)
 }
 
+// addPool takes in a range and what is given of it. Its name has the network_name, if it has one,
+// before the range.
 func (r *records) addPool(p *wbv1.IPPool) {
 	source := wbv1.PoolKind + " " + p.Namespace + "/" + p.Name
 	text, _, _ := strings.Cut(p.Spec.Range, "/")
@@ -182,6 +184,7 @@ func (r *records) parseReserved(name string) (network string, addr netip.Addr, o
 	}
 }
 
+// dashed is a range, or an address, as whereabouts names objects by it.
 func dashed(s string) string { return strings.NewReplacer(":", "-", "/", "-").Replace(s) }
 
 // plus returns the address n after another.

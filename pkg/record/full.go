@@ -24,6 +24,7 @@ const reserved = 8
 // IsFull reports whether an error says that the file system, or the user's share of it, is full.
 func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
+// stateFailed classifies an error of the state directory's file system.
 func stateFailed(err error) error {
 	fix := "see that braid.stateDir can be written"
 	switch {

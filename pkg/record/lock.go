@@ -90,6 +90,7 @@ func (b *Sandbox) lock(take func(fd int) (bool, error)) (bool, error) {
 	return false, err
 }
 
+// sameFile reports whether the open file is the one that has the path now.
 func sameFile(f *os.File, path string) bool {
 	held, err := f.Stat()
 	if err != nil {

@@ -40,6 +40,7 @@ func (s *Store) Marks() ([]Mark, error) {
 // Mark returns the mark of the record as it is now. The error is fs.ErrNotExist if there is none.
 func (b *Sandbox) Mark() (Mark, error) { return b.store.mark(b.id) }
 
+// mark returns fs.ErrNotExist if there is no record.
 func (s *Store) mark(id string) (Mark, error) {
 	var st unix.Stat_t
 	err := unix.Lstat(s.path(id), &st)

@@ -69,11 +69,7 @@ func (b *Sandbox) Remember(a plan.Attachment, places Places) error {
 	}
 	file := b.store.networkFile(a.Name, a.Network)
 	old, err := hostfile.Read(file, maxSize)
-	known := bytes.Equal(old, data)
-	if err == nil && !known {
-		_, err := decodeNetwork(old)
-		known = errors.Is(err, ErrLater)
-	}
+	known := err == nil && stands(old, data)
 	if now := b.store.now(); known && os.Chtimes(file, now, now) == nil {
 		return nil
 	}
@@ -81,6 +77,15 @@ func (b *Sandbox) Remember(a plan.Attachment, places Places) error {
 		b.store.forgetUnused()
 	}
 	return b.write(file, data)
+}
+
+// stands reports whether what is remembered of a network is left in place of data.
+func stands(old, data []byte) bool {
+	if bytes.Equal(old, data) {
+		return true
+	}
+	_, err := decodeNetwork(old)
+	return errors.Is(err, ErrLater)
 }
 
 // RememberAgain is Remember for the attachments of a record, whose networks may have been

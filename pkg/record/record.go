@@ -184,8 +184,7 @@ func (s *Store) ensure(dir string) error {
 		if err != nil {
 			return stateFailed(fmt.Errorf("inspect state directory: %w", err))
 		}
-		owner, ok := info.Sys().(*syscall.Stat_t)
-		if !info.IsDir() || info.Mode().Perm()&0o022 != 0 || !ok || int(owner.Uid) != os.Geteuid() {
+		if !isOwnDir(info) {
 			return &failure.Error{
 				Reason: failure.StateFailed, Field: "braid.stateDir",
 				Err: fmt.Errorf("%s is a %v that others can write to or own", d, info.Mode()),
@@ -194,6 +193,12 @@ func (s *Store) ensure(dir string) error {
 		}
 	}
 	return nil
+}
+
+// isOwnDir reports whether a directory is this user's, and no other can write to it.
+func isOwnDir(info fs.FileInfo) bool {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return info.IsDir() && info.Mode().Perm()&0o022 == 0 && ok && int(owner.Uid) == os.Geteuid()
 }
 
 // List returns the container IDs of all records, readable or not, in lexical order.
@@ -273,6 +278,7 @@ func (s *Store) ReadOthers(containerID string) (records []*Record, err error) {
 	return records, errors.Join(errs...)
 }
 
+// read reads a record and checks that it is that of the container.
 func (s *Store) read(id string) (*Record, error) {
 	data, err := hostfile.Read(s.path(id), maxSize)
 	if err != nil {
@@ -370,6 +376,8 @@ func (b *Sandbox) write(path string, data []byte) error {
 	return nil
 }
 
+// replace replaces path by a rename. The name before that is the lock holder's alone, so that there
+// is one file at most. It is not synced: no sandbox survives a reboot.
 func (b *Sandbox) replace(path string, data []byte) error {
 	f, err := os.OpenFile(b.tmp(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {

@@ -15,6 +15,7 @@ type element struct {
 	Selection
 }
 
+// parseElement reads an element of the JSON form. field is its place in the annotation, for errors.
 func parseElement(field string, raw json.RawMessage, podNamespace string) (Selection, error) {
 	keys, err := strictjson.Object(raw)
 	if err != nil {

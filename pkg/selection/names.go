@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -55,11 +56,11 @@ func checkInterface(name string) error {
 		return errors.New(`"" is empty`)
 	case len(name) > maxInterface:
 		return fmt.Errorf("%s has %d bytes, at most %d are allowed", quoted, len(name), maxInterface)
-	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
+	case slices.Contains([]string{".", "..", "lo", "all", "default"}, name):
 		return fmt.Errorf("%s is reserved", quoted)
 	}
 	for _, r := range name {
-		if r == ' ' || !unicode.IsPrint(r) || strings.ContainsRune("/:%", r) {
+		if refused(r) {
 			return fmt.Errorf("%s contains %q: blanks, control characters, '/', ':' and '%%' are not "+
 				"allowed", quoted, r)
 		}
@@ -69,4 +70,9 @@ func checkInterface(name string) error {
 		return fmt.Errorf("%s contains a letter that is not allowed; use ASCII", quoted)
 	}
 	return nil
+}
+
+// refused reports whether a name of an interface must not have the letter.
+func refused(r rune) bool {
+	return r == ' ' || !unicode.IsPrint(r) || strings.ContainsRune("/:%", r)
 }

@@ -25,6 +25,7 @@ func parseShort(text, podNamespace string) ([]Selection, error) {
 	return selections, nil
 }
 
+// parseReference reads an element of the short form, "namespace/name@interface".
 func parseReference(field, reference, podNamespace string) (Selection, error) {
 	if reference == "" {
 		return Selection{}, invalid(field, shortForm, "an empty element")

@@ -99,6 +99,7 @@ func parseAddr(text string) (netip.Addr, error) {
 	return addr, checkAddr(addr)
 }
 
+// checkAddr refuses spellings by which two addresses that differ would be one.
 func checkAddr(addr netip.Addr) error {
 	switch {
 	case addr.Zone() != "":
@@ -130,6 +131,7 @@ func (e *element) parseGUID() error {
 	return e.checkHardware("infiniband-guid", text, 8, allowedGUID)
 }
 
+// checkHardware checks an address of size bytes.
 func (e *element) checkHardware(key, text string, size int, fix string) error {
 	addr, err := net.ParseMAC(text)
 	if err != nil {
@@ -243,6 +245,7 @@ func isMAC(text string) bool {
 	return err == nil && len(addr) == macLength
 }
 
+// parseDefaultRoute leaves an empty list empty, and not nil: it asks for the network's own gateway.
 func (e *element) parseDefaultRoute() error {
 	values, ok, err := e.list("default-route", allowedGateways)
 	if err != nil || !ok {
@@ -260,6 +263,7 @@ func (e *element) parseDefaultRoute() error {
 	return nil
 }
 
+// parseGateway reads an address that a router can have.
 func parseGateway(raw json.RawMessage) (netip.Addr, error) {
 	text, err := strictjson.String(raw)
 	if err != nil {
@@ -272,6 +276,7 @@ func parseGateway(raw json.RawMessage) (netip.Addr, error) {
 	return addr, err
 }
 
+// parseIPAMClaim refuses a claim beside addresses: the claim has its own (NPWG v1.3 s.4.1.2.1.11).
 func (e *element) parseIPAMClaim() error {
 	name, ok, err := e.text("ipam-claim-reference", allowedIPAMClaim)
 	if err != nil || !ok {
