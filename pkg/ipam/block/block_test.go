@@ -2,6 +2,7 @@ package block_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
@@ -180,8 +183,8 @@ func TestStateStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"held/63889839ab2375c26da670d3e65b24dd": `{"holder":{"network":"net","containerID":"c","ifName":"net1","pod":"default/p"},` +
-			`"got":["10.0.0.1"],"local":[{"space":"default","addr":"10.0.0.1"}]}`,
+		"held/63889839ab2375c26da670d3e65b24dd": "holder net c net1  default/p\n" +
+			"got 10.0.0.1\nlocal 10.0.0.1 default\nend\n",
 		"blocks/default/open/10.0.0.0-28": "\nused 10.0.0.1 net c net1  default/p\n",
 	} {
 		data, err := os.ReadFile(filepath.Join(m.Dir, name))
@@ -189,6 +192,103 @@ func TestStateStays(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, data, err)
 		}
 	}
+}
+
+// A node whose state an older Braid wrote: 20 pods, one of them with an address of a shared block
+// too, and two of them under the node's former name; a claim that was killed; and a range that is
+// full. Each pod keeps its addresses, nobody else gets them, and they are given back without the
+// API, but for those of shared blocks.
+func TestStateOfAnOlderBraid(t *testing.T) {
+	data, err := os.ReadFile("testdata/older.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var older struct {
+		Files   map[string]string
+		Objects []v1alpha1.IPBlock
+	}
+	if err := json.Unmarshal(data, &older); err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t)
+	c.pass(time.Minute)
+	m, other := c.node("n2"), c.node("n1")
+	var uids []string
+	for _, object := range older.Objects {
+		made, err := c.api.CreateBlock(t.Context(), &object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uids = append(uids, "uid "+string(object.UID)+"\n", "uid "+string(made.UID)+"\n")
+	}
+	for name, text := range older.Files {
+		path := filepath.Join(m.Dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text = strings.NewReplacer(uids...).Replace(text)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := map[int][]netip.Addr{0: addrs("10.0.0.1", "fd00::1"), 20: addrs("10.0.0.21", "fd00::2")}
+	for i := 1; i < 20; i++ {
+		has[i] = addrs(fmt.Sprint("10.0.0.", i+1))
+	}
+	delete(has, 18) // it was given back
+	c.api.Fault = func(string, string) error { return errors.New("away") }
+	for i, want := range has {
+		if err := m.Check(t.Context(), holder(i).ID, want); err != nil && len(want) == 1 {
+			t.Errorf("pod %d: %v", i, err)
+		}
+	}
+	if err := m.Del(t.Context(), holder(7).ID); err != nil {
+		t.Errorf("without the API: %v", err)
+	}
+	delete(has, 7)
+	c.api.Fault = nil
+	w, shared := wish(t, "10.0.0.0/24"), wish(t, "fd00::/124")
+	for i, want := range has {
+		wishes := []block.Wish{w, shared}[:len(want)]
+		got, err := m.Add(t.Context(), holder(i), wishes, nil)
+		if err != nil || !slices.Equal(got, want) || m.Check(t.Context(), holder(i).ID, want) != nil {
+			t.Errorf("pod %d has %v, %v, want %v", i, got, err, want)
+		}
+	}
+	for i := 30; i < 44; i++ {
+		for j, m := range []*block.Manager{m, other} {
+			got, err := m.Add(t.Context(), holder(2*i+j), []block.Wish{w, shared}[:1+i/40], nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for k, before := range has {
+				if slices.ContainsFunc(got, func(a netip.Addr) bool { return slices.Contains(before, a) }) {
+					t.Fatalf("%v is given to %d, and is that of %d: %v", got, 2*i+j, k, before)
+				}
+			}
+			has[2*i+j] = got
+		}
+	}
+	for i := range has {
+		for _, err := range []error{
+			m.Del(t.Context(), holder(i).ID), other.Del(t.Context(), holder(i).ID),
+		} {
+			if err != nil {
+				t.Errorf("pod %d: %v", i, err)
+			}
+		}
+	}
+	if err := other.Del(t.Context(), holder(100).ID); err != nil { // it had state, which is not here
+		t.Error(err)
+	}
+	c.nothingLeft(t, m, other)
+}
+
+func addrs(texts ...string) (list []netip.Addr) {
+	for _, text := range texts {
+		list = append(list, netip.MustParseAddr(text))
+	}
+	return list
 }
 
 // An Add with two wishes, the first for the last address of a block, holds these two

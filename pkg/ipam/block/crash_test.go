@@ -222,7 +222,7 @@ func TestBadState(t *testing.T) {
 		"removed": os.Remove,
 	} {
 		for _, what := range []string{
-			"held", "blocks", "node", "tended", "blocks held", "blocks held node tended",
+			"held", "blocks", "node", "blocks held", "blocks held node",
 		} {
 			t.Run(name+" "+what, func(t *testing.T) { badState(t, spoil, what) })
 		}
@@ -270,7 +270,7 @@ func badState(t *testing.T, spoil func(string) error, what string) {
 		add(i)
 	}
 	var dirs []string
-	for _, dir := range []string{"held", "blocks", "node", "tended"} {
+	for _, dir := range []string{"held", "blocks", "node"} {
 		if slices.Contains(strings.Fields(what), dir) {
 			dirs = append(dirs, dir)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/attachment"
 )
 
-// held is what an attachment holds.
+// held is what an attachment holds. The names are those of an older Braid's file.
 type held struct {
 	Holder Holder `json:"holder"`
 	// Got is what an Add gave, or is about to give, by its wishes; none where it is being given back.

@@ -43,7 +43,7 @@ const (
 
 // standing reads the lease. Two clocks count its time: neither the boot clock, which stands still
 // while a machine is suspended, nor the wall clock, which can be set, is enough.
-func (m *Manager) standing(last *tended) standing {
+func (m *Manager) standing(last *upkeep) standing {
 	age, wallAge := m.now().Sub(last.Own), m.wall().Sub(last.OwnWall)
 	switch {
 	case last.Own.IsZero() || last.OwnWall.IsZero() || last.OwnName != m.NodeName:
@@ -74,8 +74,11 @@ var (
 // check returns an error where an address must not be given yet: errStale without renew, errUnknown
 // without recollect.
 func (l *lease) check(s *session) error {
-	last := s.tended()
-	standing := l.standing(&last)
+	last, err := s.node()
+	if err != nil {
+		return err
+	}
+	standing := l.standing(&last.upkeep)
 	if standing == leaseOver || standing == leaseDue && !l.looked && l.due(last.Tried, renewAgain) {
 		return errStale
 	}
@@ -114,9 +117,13 @@ func (l *lease) renew(ctx context.Context) error {
 }
 
 // leaseState is when what was done, and how many blocks the node has.
-func (m *Manager) leaseState(ctx context.Context) (last tended, blocks int, err error) {
-	err = m.locked(ctx, func(s *session) (err error) {
-		last = s.tended()
+func (m *Manager) leaseState(ctx context.Context) (last upkeep, blocks int, err error) {
+	err = m.locked(ctx, func(s *session) error {
+		n, err := s.node()
+		if err != nil {
+			return err
+		}
+		last = n.upkeep
 		blocks, err = s.countBlocks()
 		return err
 	})
@@ -137,7 +144,7 @@ func (l *lease) renewed(ctx context.Context, lookErr error) error {
 		l.Log.WarnContext(ctx, "not all blocks of this node could be looked at", "error", lookErr)
 		return nil
 	}
-	err = l.noteTended(ctx, func(last *tended) { last.Tried = l.now() })
+	err = l.note(ctx, func(n *nodeState) { n.Tried = l.now() })
 	if err != nil || l.standing(&last) == leaseOver {
 		return errors.Join(err, l.lapsed(&last, lookErr))
 	}
@@ -147,7 +154,7 @@ func (l *lease) renewed(ctx context.Context, lookErr error) error {
 }
 
 // lapsed returns the error that the node may not give addresses of its own blocks.
-func (m *Manager) lapsed(last *tended, why error) error {
+func (m *Manager) lapsed(last *upkeep, why error) error {
 	since := "in this boot"
 	if !last.Own.IsZero() {
 		since = "for " + max(m.now().Sub(last.Own), m.wall().Sub(last.OwnWall)).Round(time.Second).

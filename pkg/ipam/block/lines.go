@@ -1,20 +1,22 @@
 package block
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/attachment"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// The file of a block is lines, each a key and its values, which have no white space:
+// A file of the local state is lines, each a key and its values. None has a line end, and those
+// before the last one no space. The file of a block:
 //
 //	space default
 //	cidr 10.0.0.16/28
@@ -27,70 +29,95 @@ import (
 //	freed <address> <time as above>
 //	end
 //
-// and so is tended, of times, a name and a number. Each Add reads both and writes a block: as JSON,
-// that was most of what an Add costs.
-const lastLine = "end"
+// Each Add reads and writes some of them: as JSON, that was most of what an Add costs.
+const lastLine = "end\n"
 
-// MarshalText returns the lines.
-func (b *local) MarshalText() ([]byte, error) {
-	size := 256
-	for _, h := range b.Used {
-		size += 64 + len(h.Network) + len(h.ContainerID) + len(h.IfName) + len(h.PodUID) + len(h.Pod)
+// file is what one file has.
+type file interface {
+	// lines adds all that it has.
+	lines(*lines)
+	// set takes one line of it.
+	set(key, value string) error
+}
+
+// lines is a file as it is written. Its error is that of a value that no line can have.
+type lines struct {
+	text []byte
+	err  error
+}
+
+// begin begins a line, with an address unless that is none.
+func (l *lines) begin(key string, a netip.Addr) {
+	l.text = append(l.text, key...)
+	if a.IsValid() {
+		l.text = a.AppendTo(append(l.text, ' '))
 	}
-	text := make([]byte, 0, size)
-	for _, line := range [...][2]string{
-		{"space", b.Space},
-		{"cidr", b.CIDR},
-		{"uid", string(b.UID)},
-		{"state", string(b.State)},
-		{"claim", b.Claim},
-		{"idle", timeText(b.Idle)},
-	} {
-		if strings.ContainsFunc(line[1], unicode.IsSpace) {
-			return nil, fmt.Errorf("%s %.100q has white space", line[0], line[1])
+}
+
+// add adds a line: its key, an address unless that is none, and other values.
+func (l *lines) add(key string, a netip.Addr, values ...string) {
+	l.begin(key, a)
+	for i, v := range values {
+		if strings.IndexByte(v, '\n') >= 0 || i < len(values)-1 && strings.IndexByte(v, ' ') >= 0 {
+			l.err = fmt.Errorf("%s %.100q has white space", key, v)
 		}
-		if line[1] != "" {
-			text = append(text, line[0]+" "+line[1]+"\n"...)
-		}
+		l.text = append(append(l.text, ' '), v...)
 	}
-	for _, space := range b.Looked {
-		text = append(text, "looked "+space+"\n"...)
-	}
-	for a, h := range b.Used { // Holder.check has looked for white space
-		text = append(a.AppendTo(append(text, "used "...)), ' ')
-		text = append(append(text, h.Network...), ' ')
-		text = append(append(text, h.ContainerID...), ' ')
-		text = append(append(text, h.IfName...), ' ')
-		text = append(append(text, h.PodUID...), ' ')
-		text = append(append(text, h.Pod...), '\n')
-	}
-	for a, t := range b.Freed {
-		text = append(a.AppendTo(append(text, "freed "...)), ' ')
-		text = append(strconv.AppendInt(text, t.UnixNano(), 10), '\n')
-	}
-	return append(text, lastLine+"\n"...), nil
+	l.text = append(l.text, '\n')
 }
 
-func timeText(t time.Time) string {
-	if t.IsZero() {
-		return ""
+// maybe adds a line if it has a value.
+func (l *lines) maybe(key, value string) {
+	if value != "" {
+		l.add(key, netip.Addr{}, value)
 	}
-	return strconv.FormatInt(t.UnixNano(), 10)
 }
 
-// UnmarshalText reads them. Text that is cut off, or has other lines, is an error.
-func (b *local) UnmarshalText(text []byte) error {
-	b.Used, b.Freed = make(map[netip.Addr]Holder, Size), map[netip.Addr]time.Time{}
-	return eachLine(text, b.set)
+// number adds a line unless the number is 0.
+func (l *lines) number(key string, n uint64) {
+	if n != 0 {
+		l.add(key, netip.Addr{}, strconv.FormatUint(n, 10))
+	}
 }
 
-func eachLine(text []byte, set func(key, value string) error) error {
-	rest, whole := strings.CutSuffix(string(text), lastLine+"\n")
+// time adds a line if there is a time.
+func (l *lines) time(key string, a netip.Addr, t time.Time) {
+	if !t.IsZero() {
+		l.begin(key, a)
+		l.text = append(strconv.AppendInt(append(l.text, ' '), t.UnixNano(), 10), '\n')
+	}
+}
+
+// cutAddr returns the address with which a value begins, and what follows it.
+func cutAddr(value string) (a netip.Addr, rest string, err error) {
+	first, rest, _ := strings.Cut(value, " ")
+	a, err = netip.ParseAddr(first)
+	return a, rest, err
+}
+
+func parseTime(text string) (time.Time, error) {
+	ns, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(0, ns), err
+}
+
+func encode(f file) ([]byte, error) {
+	l := &lines{text: make([]byte, 0, 1<<10)}
+	f.lines(l)
+	return append(l.text, lastLine...), l.err
+}
+
+// decode reads a file. Text that is cut off, or has other lines, is an error. That of an older
+// Braid may be JSON.
+func decode(text []byte, f file) error {
+	if bytes.HasPrefix(text, []byte("{")) {
+		return strictjson.Decode(text, f)
+	}
+	rest, whole := strings.CutSuffix(string(text), lastLine)
 	for whole && rest != "" {
 		var line string
 		line, rest, whole = strings.Cut(rest, "\n")
 		key, value, _ := strings.Cut(line, " ")
-		if err := set(key, value); err != nil {
+		if err := f.set(key, value); err != nil {
 			return fmt.Errorf("line %.200q: %w", line, err)
 		}
 	}
@@ -100,14 +127,32 @@ func eachLine(text []byte, set func(key, value string) error) error {
 	return nil
 }
 
+var errNoKey = errors.New("no such key")
+
+func (b *local) lines(l *lines) {
+	l.maybe("space", b.Space)
+	l.maybe("cidr", b.CIDR)
+	l.maybe("uid", string(b.UID))
+	l.maybe("state", string(b.State))
+	l.maybe("claim", b.Claim)
+	l.time("idle", netip.Addr{}, b.Idle)
+	for _, space := range b.Looked {
+		l.add("looked", netip.Addr{}, space)
+	}
+	for a, h := range b.Used {
+		l.add("used", a, h.Network, h.ContainerID, h.IfName, string(h.PodUID), h.Pod)
+	}
+	for a, t := range b.Freed {
+		l.time("freed", a, t)
+	}
+}
+
 func (b *local) set(key, value string) (err error) {
 	var a netip.Addr
 	if key == "used" || key == "freed" {
-		first, rest, _ := strings.Cut(value, " ")
-		if a, err = netip.ParseAddr(first); err != nil {
+		if a, value, err = cutAddr(value); err != nil {
 			return err
 		}
-		value = rest
 	}
 	switch key {
 	case "space":
@@ -134,53 +179,9 @@ func (b *local) set(key, value string) (err error) {
 	return err
 }
 
-var errNoKey = errors.New("no such key")
-
-// times returns those of tended, by their keys.
-func (l *tended) times() map[string]*time.Time {
-	return map[string]*time.Time{
-		"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "wall": &l.OwnWall, "tried": &l.Tried,
-	}
-}
-
-// MarshalText returns the lines.
-func (l *tended) MarshalText() (text []byte, err error) {
-	for key, t := range l.times() {
-		if !t.IsZero() {
-			text = append(text, key+" "+timeText(*t)+"\n"...)
-		}
-	}
-	if l.OwnName != "" {
-		text = append(text, "name "+l.OwnName+"\n"...)
-	}
-	if l.Recollected != 0 {
-		text = append(text, "recollected "+strconv.FormatUint(l.Recollected, 10)+"\n"...)
-	}
-	return append(text, lastLine+"\n"...), nil
-}
-
-// UnmarshalText reads them.
-func (l *tended) UnmarshalText(text []byte) error {
-	times := l.times()
-	return eachLine(text, func(key, value string) (err error) {
-		t, ok := times[key]
-		switch {
-		case ok:
-			*t, err = parseTime(value)
-		case key == "name":
-			l.OwnName = value
-		case key == "recollected":
-			l.Recollected, err = strconv.ParseUint(value, 10, 64)
-		default:
-			err = errNoKey
-		}
-		return err
-	})
-}
-
 func parseHolder(text string) (Holder, error) {
-	part := strings.Split(text, " ")
-	if len(part) != 5 {
+	part := strings.SplitN(text, " ", 5)
+	if len(part) < 5 {
 		return Holder{}, errors.New("it does not say who has the address")
 	}
 	return Holder{
@@ -190,7 +191,96 @@ func parseHolder(text string) (Holder, error) {
 	}, nil
 }
 
-func parseTime(text string) (time.Time, error) {
-	ns, err := strconv.ParseInt(text, 10, 64)
-	return time.Unix(0, ns), err
+func (h *held) lines(l *lines) {
+	by := &h.Holder
+	l.add("holder", netip.Addr{}, by.Network, by.ContainerID, by.IfName, string(by.PodUID), by.Pod)
+	for _, a := range h.Got {
+		l.add("got", a)
+	}
+	for _, a := range h.Local {
+		l.add("local", a.Addr, a.Space)
+	}
+	for _, a := range h.Shared {
+		l.add("shared", a.Addr, a.Space)
+	}
+}
+
+func (h *held) set(key, value string) (err error) {
+	if key == "holder" {
+		h.Holder, err = parseHolder(value)
+		return err
+	}
+	a, space, err := cutAddr(value)
+	switch key {
+	case "got":
+		h.Got = append(h.Got, a)
+	case "local":
+		h.Local = append(h.Local, heldAddr{space, a})
+	case "shared":
+		h.Shared = append(h.Shared, heldAddr{space, a})
+	default:
+		err = errNoKey
+	}
+	return err
+}
+
+func (f *fullRange) lines(l *lines) { l.time("at", netip.Addr{}, f.At) }
+
+func (f *fullRange) set(key, value string) (err error) {
+	if key != "at" {
+		return errNoKey
+	}
+	f.At, err = parseTime(value)
+	return err
+}
+
+func (n *nodeState) lines(l *lines) {
+	l.maybe("boot", n.Boot)
+	l.maybe("node", n.Name)
+	l.maybe("uid", string(n.UID))
+	l.number("nodes", uint64(n.Nodes)) //nolint:gosec // it is a count
+	for _, name := range n.Former {
+		l.add("former", netip.Addr{}, name)
+	}
+	for key, t := range n.times {
+		l.time(key, netip.Addr{}, *t)
+	}
+	l.maybe("own-by", n.OwnName)
+	l.number("recollected", n.Recollected)
+}
+
+// times yields the times of the node, by their keys.
+func (n *nodeState) times(yield func(string, *time.Time) bool) {
+	_ = yield("counted", &n.Counted) && yield("recalls", &n.Recalls) && yield("all", &n.All) &&
+		yield("own", &n.Own) && yield("own-wall", &n.OwnWall) && yield("tried", &n.Tried)
+}
+
+func (n *nodeState) set(key, value string) (err error) {
+	for k, t := range n.times {
+		if k == key {
+			*t, err = parseTime(value)
+			return err
+		}
+	}
+	switch key {
+	case "boot":
+		n.Boot = value
+	case "node":
+		n.Name = value
+	case "uid":
+		n.UID = types.UID(value)
+	case "nodes":
+		var count uint64
+		count, err = strconv.ParseUint(value, 10, 31)
+		n.Nodes = int(count) //nolint:gosec // it has 31 bits
+	case "former":
+		n.Former = append(n.Former, value)
+	case "own-by":
+		n.OwnName = value
+	case "recollected":
+		n.Recollected, err = strconv.ParseUint(value, 10, 64)
+	default:
+		err = errNoKey
+	}
+	return err
 }

@@ -2,9 +2,7 @@ package block
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +15,13 @@ import (
 // countFor is how long the number of nodes is taken to stay as it is.
 const countFor = 10 * time.Minute
 
-// identity is who this node is.
+// nodeState is what is noted of the node.
+type nodeState struct {
+	identity
+	upkeep
+}
+
+// identity is who this node is. The names are those of an older Braid's file.
 type identity struct {
 	Boot string    `json:"boot"`
 	Name string    `json:"name"`
@@ -80,26 +84,18 @@ func (m *Manager) ask(ctx context.Context) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s, as which this machine is to own addresses: %w", m.NodeName, err)
 	}
-	n := &identity{Boot: boot, Name: m.NodeName}
-	return n, m.note(ctx, n, func(me *identity) { me.UID = node.UID })
-}
-
-// note changes who this node is, in the file and in n. What others have noted meanwhile stays.
-func (m *Manager) note(ctx context.Context, n *identity, change func(*identity)) error {
-	return m.locked(ctx, func(s *session) error {
-		current := new(identity)
-		if err := s.read(nodeFile, current); err != nil || current.Boot != n.Boot {
-			current = n
+	var me identity
+	return &me, m.note(ctx, func(n *nodeState) {
+		if n.Boot != boot {
+			n.identity = identity{Boot: boot, Name: m.NodeName}
 		}
-		if current.Name != n.Name {
-			n.Former = slices.DeleteFunc(append(current.Former, current.Name), func(name string) bool {
-				return name == n.Name
+		if n.Name != m.NodeName {
+			n.Former = slices.DeleteFunc(append(n.Former, n.Name), func(name string) bool {
+				return name == m.NodeName
 			})
-			current = n
 		}
-		change(current)
-		*n = *current
-		return s.write(nodeFile, n)
+		n.Name, n.UID = m.NodeName, node.UID
+		me = n.identity
 	})
 }
 
@@ -108,15 +104,11 @@ func (m *Manager) noted(ctx context.Context) (n *identity, boot string, err erro
 	if boot, err = m.Boot(); err != nil {
 		return nil, "", wrap(err, "read boot ID")
 	}
-	n = new(identity)
-	unread := m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
-	if unread != nil && !errors.Is(unread, fs.ErrNotExist) {
-		m.Log.Error("who this node is will be asked again", "error", unread)
+	noted, err := inside(ctx, m, (*session).node)
+	if err != nil || noted.Boot != boot {
+		return nil, boot, err
 	}
-	if unread != nil || n.Boot != boot {
-		n = nil
-	}
-	return n, boot, nil
+	return &noted.identity, boot, nil
 }
 
 // nodes returns how many nodes there are.
@@ -128,7 +120,7 @@ func (m *Manager) nodes(ctx context.Context, me *identity) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count nodes: %w", err)
 	}
-	return n, m.note(ctx, me, func(me *identity) { me.Nodes, me.Counted = n, m.now() })
+	return n, m.note(ctx, func(noted *nodeState) { noted.Nodes, noted.Counted = n, m.now() })
 }
 
 // names returns what this machine is called in objects. It asks nobody.

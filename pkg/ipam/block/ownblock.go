@@ -126,7 +126,10 @@ func (s *session) block(name string, cidr netip.Prefix) (*local, error) {
 		return b, nil
 	}
 	for _, on := range shelves() {
-		b := &local{prefix: cidr, shelf: on}
+		b := &local{
+			Used: make(map[netip.Addr]Holder, Size), Freed: map[netip.Addr]time.Time{},
+			prefix: cidr, shelf: on,
+		}
 		err := s.read(blockPath(name, on, cidr), b)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -17,7 +17,8 @@ import (
 // recollected reports whether the local state has all that attachments of this node hold.
 func (s *session) recollected() bool {
 	inode, ok := s.heldInode()
-	return ok && s.tended().Recollected == inode
+	n, err := s.node()
+	return ok && err == nil && n.Recollected == inode
 }
 
 // heldInode identifies the directory of what attachments hold; false if there is none.
@@ -120,7 +121,5 @@ func (s *session) adoptOrphans(orphans holdings) error {
 	if !ok {
 		return nil
 	}
-	last := s.tended()
-	last.Recollected = inode
-	return s.write(tendedFile, &last)
+	return s.note(func(n *nodeState) { n.Recollected = inode })
 }

@@ -2,14 +2,13 @@ package block
 
 import (
 	"context"
-	"encoding"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/hostfile"
-	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // session is the exclusive right to the local state.
@@ -18,8 +17,8 @@ type session struct {
 	tree *tree
 	// loaded are the blocks that were read, as they are to be.
 	loaded map[blockKey]*local
-	// last is what tended says, nil until it is read.
-	last *tended
+	// noted is what is noted of the node, nil until it is read.
+	noted *nodeState
 }
 
 // open opens the local state to lock a directory of it.
@@ -85,7 +84,7 @@ func flock(ctx context.Context, d hostfile.Dir) error {
 }
 
 // read decodes a file of ours.
-func (s *session) read(name string, into any) error {
+func (s *session) read(name string, into file) error {
 	data, err := s.tree.read(name)
 	if err != nil {
 		return err
@@ -96,31 +95,14 @@ func (s *session) read(name string, into any) error {
 	return nil
 }
 
-func decode(data []byte, into any) error {
-	if lines, ok := into.(encoding.TextUnmarshaler); ok {
-		return lines.UnmarshalText(data)
-	}
-	return strictjson.Decode(data, into)
-}
-
-func encode(value any) ([]byte, error) {
-	if lines, ok := value.(encoding.TextMarshaler); ok {
-		return lines.MarshalText()
-	}
-	return json.Marshal(value)
-}
-
 // write puts a file in place, whole or not at all.
-func (s *session) write(name string, value any) error {
+func (s *session) write(name string, value file) error {
 	if err := s.m.step("write " + what(name)); err != nil {
 		return err
 	}
 	data, err := encode(value)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
-	}
-	if name == tendedFile {
-		s.last = nil
 	}
 	return s.tree.write(name, data)
 }
@@ -130,6 +112,41 @@ func (s *session) remove(name string) error {
 		return err
 	}
 	return s.tree.remove(name)
+}
+
+// node returns what is noted of the node: nothing where there is no file of it, or none that can be
+// read.
+func (s *session) node() (*nodeState, error) {
+	if s.noted != nil {
+		return s.noted, nil
+	}
+	n := new(nodeState)
+	err := s.read(nodeFile, n)
+	if errors.Is(err, errUnusable) {
+		s.m.Log.Error("who this node is will be asked again", "error", err)
+		n = new(nodeState)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	s.noted = n
+	return n, nil
+}
+
+// note changes what is noted of the node.
+func (s *session) note(change func(*nodeState)) error {
+	n, err := s.node()
+	if err != nil {
+		return err
+	}
+	changed := *n
+	change(&changed)
+	s.noted = nil
+	return s.write(nodeFile, &changed)
+}
+
+// note is that of a session.
+func (m *Manager) note(ctx context.Context, change func(*nodeState)) error {
+	return m.locked(ctx, func(s *session) error { return s.note(change) })
 }
 
 // what returns the kind of a file, for tests that stop at each change.

@@ -699,7 +699,7 @@ func (s *sim) forget(n *simNode) {
 			o.box.late = true
 		}
 	}
-	parts := []string{".", ".", ".", "blocks", "held", "node", "tended"}
+	parts := []string{".", ".", ".", "blocks", "held", "node"}
 	part := parts[s.rnd.IntN(len(parts))]
 	s.note("state of %s is lost: %s", n.NodeName, part)
 	s.count["state lost"]++

@@ -4,10 +4,9 @@ import "github.com/braid-cni/braid/pkg/attachment"
 
 // The local state, below Manager.Dir:
 //
-//	node                         who this node is, and in which boot
+//	node                         who this node is, what was done for its blocks, and when
 //	held/<hash>                  what one attachment holds or is about to hold; written first
 //	blocks/<space>/<shelf>/<ip>  a block that this node owns, or may own
-//	tended                       when upkeep was done, until when the blocks are the node's own
 //	full/<hash>                  a range in which an Add found nothing free
 //
 // A file "new" in any of these directories is one that is, or was, being written.
@@ -19,10 +18,9 @@ import "github.com/braid-cni/braid/pkg/attachment"
 // Blocks whose addresses are all in use stand on a shelf of their own, and so do those from which
 // nothing may be given, so that what an Add costs does not depend on how much is in use.
 const (
-	nodeFile   = "node"
-	heldDir    = "held"
-	blocksDir  = "blocks"
-	tendedFile = "tended"
+	nodeFile  = "node"
+	heldDir   = "held"
+	blocksDir = "blocks"
 )
 
 // shelf is where a block stands.

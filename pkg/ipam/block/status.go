@@ -17,11 +17,8 @@ const fullFor = time.Minute
 // fullDir has a file for each range that is remembered as full.
 const fullDir = "full"
 
-// fullRange is the file.
-type fullRange struct {
-	Range string    `json:"range"`
-	At    time.Time `json:"at"`
-}
+// fullRange is the file. Its name is the range's.
+type fullRange struct{ At time.Time }
 
 // key distinguishes the wish from those of other ranges and spaces.
 func (w Wish) key() string { return w.Space + " " + w.String() + " " + w.Window.Prefix().String() }
@@ -52,14 +49,14 @@ func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
 // isFull reports whether the node remembers that a range is full; what cannot be read is tried.
 func (s *session) isFull(w Wish) bool {
 	var f fullRange
-	return s.read(w.fullName(), &f) == nil && f.Range == w.key() && !s.m.due(f.At, fullFor)
+	return s.read(w.fullName(), &f) == nil && !s.m.due(f.At, fullFor)
 }
 
 // noteFull remembers that no address is free for the wish. That it cannot is no error of the Add,
 // which has one.
 func (m *Manager) noteFull(ctx context.Context, w Wish) {
 	err := m.locked(ctx, func(s *session) error {
-		return s.write(w.fullName(), fullRange{w.key(), m.now()})
+		return s.write(w.fullName(), &fullRange{m.now()})
 	})
 	if err != nil {
 		m.Log.WarnContext(ctx, "STATUS will not tell that a range is full", "range", w, "error", err)

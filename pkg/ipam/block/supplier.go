@@ -280,7 +280,7 @@ func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error)
 		}
 		s.taker.tried = append(s.taker.tried, at)
 		return true, l.write(heldName(s.taker.holder.ID),
-			held{Holder: s.taker.holder, Shared: s.taker.tried})
+			&held{Holder: s.taker.holder, Shared: s.taker.tried})
 	})
 }
 

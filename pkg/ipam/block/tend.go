@@ -30,8 +30,8 @@ const (
 	ReasonAddressLost = "AddressLost"
 )
 
-// tended is when Tend did its work, and when an Add did what it needs of that.
-type tended struct {
+// upkeep is when Tend did its work, and when an Add did what it needs of that.
+type upkeep struct {
 	Recalls time.Time
 	All     time.Time
 	// Own and OwnWall are when the node's blocks were last found to be as their objects say, by
@@ -45,26 +45,6 @@ type tended struct {
 	Recollected uint64
 }
 
-// noteTended changes when what was done.
-func (m *Manager) noteTended(ctx context.Context, change func(*tended)) error {
-	return m.locked(ctx, func(s *session) error {
-		last := s.tended()
-		change(&last)
-		return s.write(tendedFile, &last)
-	})
-}
-
-// tended is when that was; never, where it cannot be read.
-func (s *session) tended() tended {
-	if s.last == nil {
-		s.last = new(tended)
-		if err := s.read(tendedFile, s.last); err != nil {
-			*s.last = tended{}
-		}
-	}
-	return *s.last
-}
-
 // due reports whether what was done at that time is to be done again.
 func (m *Manager) due(at time.Time, after time.Duration) bool {
 	age := m.now().Sub(at)
@@ -76,19 +56,22 @@ func (m *Manager) due(at time.Time, after time.Duration) bool {
 // where the node has no block. The first Tend in a boot does nothing: then there is enough to do.
 func (m *Manager) Tend(ctx context.Context) error {
 	now := m.now()
-	if last := m.peekTended(); last != nil && !m.due(last.Recalls, tendAfter) {
+	if last := m.peek(); last != nil && !m.due(last.Recalls, tendAfter) {
 		return nil
 	}
-	var last tended
+	var last upkeep
 	todo, err := inside(ctx, m, func(s *session) (bool, error) {
-		last = s.tended()
+		n, err := s.node()
+		if err != nil {
+			return false, err
+		}
+		last = n.upkeep
 		first := last.Recalls.IsZero()
 		blocks, err := s.countBlocks()
 		if err != nil || !first && !m.due(last.Recalls, last.tendAfter(blocks)) {
 			return false, err
 		}
-		last.Recalls = now
-		return !first, s.write(tendedFile, &last)
+		return !first, s.note(func(n *nodeState) { n.Recalls = now })
 	})
 	if err != nil || !todo {
 		return err
@@ -98,33 +81,33 @@ func (m *Manager) Tend(ctx context.Context) error {
 	}
 	err = m.Inspect(ctx)
 	if err != nil && last.All.IsZero() {
-		err = errors.Join(err, m.noteTended(ctx, func(last *tended) { last.Tried = m.now() }))
+		err = errors.Join(err, m.note(ctx, func(n *nodeState) { n.Tried = m.now() }))
 	}
 	return errors.Join(m.Answer(ctx), err)
 }
 
 // TendNow does all that Tend does now and then.
 func (m *Manager) TendNow(ctx context.Context) error {
-	return errors.Join(m.Answer(ctx), m.Inspect(ctx), m.noteTended(ctx, func(last *tended) {
-		last.Recalls = m.now()
+	return errors.Join(m.Answer(ctx), m.Inspect(ctx), m.note(ctx, func(n *nodeState) {
+		n.Recalls = m.now()
 	}))
 }
 
-// peekTended reads when what was done without the lock, as the file is replaced as a whole; nil
-// where it cannot be read.
-func (m *Manager) peekTended() *tended {
-	data, err := hostfile.Read(filepath.Join(m.Dir, tendedFile), maxFile)
-	last := new(tended)
-	if err != nil || last.UnmarshalText(data) != nil {
+// peek reads when what was done without the lock, as the file is replaced as a whole; nil where it
+// cannot be read.
+func (m *Manager) peek() *upkeep {
+	data, err := hostfile.Read(filepath.Join(m.Dir, nodeFile), maxFile)
+	n := new(nodeState)
+	if err != nil || decode(data, n) != nil {
 		return nil
 	}
-	return last
+	return &n.upkeep
 }
 
 // tendAfter returns how often a node with so many blocks asks for recalls. One without blocks looks
 // whether the API has any of it, as it may after a boot, until it is known to have none, and then
 // seldom.
-func (l *tended) tendAfter(blocks int) time.Duration {
+func (l *upkeep) tendAfter(blocks int) time.Duration {
 	switch {
 	case blocks > 0 || l.All.IsZero() && l.Tried.IsZero():
 		return tendAfter
@@ -248,7 +231,7 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return m.noteTended(ctx, func(last *tended) { last.All = now })
+	return m.note(ctx, func(n *nodeState) { n.All = now })
 }
 
 // compare compares the node's blocks with their objects, which it returns: it claims again what is
@@ -289,8 +272,8 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	}
 	trust := errors.Join(trusted...)
 	if trust == nil {
-		trust = m.noteTended(ctx, func(last *tended) {
-			last.Own, last.OwnWall, last.OwnName = now, wall, me.Name
+		trust = m.note(ctx, func(n *nodeState) {
+			n.Own, n.OwnWall, n.OwnName = now, wall, me.Name
 		})
 	}
 	return me, objects, errors.Join(append(errs, trust)...)
