@@ -17,13 +17,6 @@ import (
 )
 
 const (
-	// Before the API is asked for a list of all blocks, some are tried by chance: one of lookShare,
-	// which cost it about as much as the list, but not so many that an Add takes long.
-	lookShare = 16
-	minLooks  = 4
-	maxLooks  = 64
-	// tries bounds how often a block is found taken, which a list said was free.
-	tries = 160
 	// fewBlocks: a window with less than so many blocks is shared from the start, as the owner of
 	// one may have no traffic, and so never answer a recall.
 	fewBlocks = 4
@@ -111,23 +104,6 @@ func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
 		share, err = f.shares(ctx)
 	}
 	return found, share, err
-}
-
-// claim claims a block that nobody has; false if there is none.
-func (f *finder) claim(ctx context.Context) (bool, error) {
-	local, err := f.local(ctx)
-	if err != nil {
-		return false, err
-	}
-	for cidr, look := range f.inZones(local) {
-		if f.complete && f.taken.Has(cidr) {
-			continue
-		}
-		if ok, err := f.createAt(ctx, cidr, look && !f.complete, f.createOwned); ok || err != nil {
-			return ok, err
-		}
-	}
-	return f.create(ctx, f.createOwned)
 }
 
 // has reports whether the node's own blocks can fulfil the wish.
@@ -249,58 +225,6 @@ func (f *finder) list(ctx context.Context) (err error) {
 	f.taken = alloc.NewBlockSet(slices.Values(taken))
 	f.complete = true
 	return nil
-}
-
-// looks returns how many blocks of the window are tried by chance.
-func (w Wish) looks() int {
-	blocks := w.Window.BlockCount(blockBits(w.Window.Start()))
-	return int(min(max(blocks/lookShare, minLooks), maxLooks))
-}
-
-// maker makes the object of a block, as the node's or as a shared one; false if it exists.
-type maker func(ctx context.Context, cidr netip.Prefix) (bool, error)
-
-// create makes a block that nobody has; false if there is none.
-func (f *finder) create(ctx context.Context, build maker) (ok bool, err error) {
-	bits := blockBits(f.w.Window.Start())
-	looks := f.w.looks()
-	for try := range looks + tries {
-		cidr, ok := f.w.Window.RandomBlock(bits, f.rnd, f.taken)
-		if !f.complete && (!ok || try == looks) {
-			if err := f.list(ctx); err != nil {
-				return false, err
-			}
-			cidr, ok = f.w.Window.RandomBlock(bits, f.rnd, f.taken)
-		}
-		if !ok {
-			return false, nil
-		}
-		// Where others were found, a look comes first: one that finds the block costs the API a fifth of
-		// a claim that does.
-		look := try > 0 && !f.complete
-		if claimed, err := f.createAt(ctx, cidr, look, build); claimed || err != nil {
-			return claimed, err
-		}
-		f.complete = false // one that was made since the list was may have an address
-	}
-	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", looks+tries, ErrLater)
-}
-
-// createAt makes this very block; false if it exists.
-func (f *finder) createAt(
-	ctx context.Context, cidr netip.Prefix, look bool, build maker,
-) (claimed bool, err error) {
-	f.taken.Add(cidr)
-	// at what an API server has in memory: if it is not the latest, no more is lost than a try
-	if look {
-		there, err := f.Store.Blocks(ctx, metav1.ListOptions{
-			FieldSelector: "metadata.name=" + NameOf(f.w.Space, cidr), ResourceVersion: "0",
-		})
-		if err != nil || len(there) > 0 {
-			return false, wrap(err, "look for block %v of space %s", cidr, f.w.Space)
-		}
-	}
-	return build(ctx, cidr)
 }
 
 // fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was

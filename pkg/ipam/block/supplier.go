@@ -66,16 +66,13 @@ func (s *supplier) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error
 
 // steps returns the ways to an address, the cheapest first.
 func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
-	create := func(ctx context.Context) (bool, error) { return s.create(ctx, s.createShared) }
 	switch {
 	case s.lasting:
 		return []func(context.Context) (bool, error){
-			s.fromClaimed, s.probe, create, s.fromBeside, s.fromShared,
+			s.fromClaimed, s.fromShared, s.share, s.fromShared, s.fromBeside,
 		}
-	case share && s.complete: // a block that is shared is better used than another one
-		return []func(context.Context) (bool, error){s.fromShared, create, s.fromBeside, s.fromShared}
-	case share:
-		return []func(context.Context) (bool, error){s.probe, create, s.fromBeside, s.fromShared}
+	case share: // a block that is shared is better used than another one
+		return []func(context.Context) (bool, error){s.fromShared, s.share, s.fromShared, s.fromBeside}
 	}
 	return []func(context.Context) (bool, error){s.claim, s.fromShared, s.fromBeside}
 }
@@ -119,35 +116,29 @@ func (s *supplier) isClaims(e v1alpha1.Allocation) bool {
 	return s.taker.claim != nil && e.Claim != nil && e.Claim.UID == s.taker.claim.UID
 }
 
-// probe looks at blocks of the window by chance and takes an address of one that is shared, or of
-// none's yet.
-func (s *supplier) probe(ctx context.Context) (bool, error) {
-	bits := blockBits(s.w.Window.Start())
-	for range s.w.looks() {
-		cidr, ok := s.w.Window.RandomBlock(bits, s.rnd, s.taken)
-		if !ok {
-			break
-		}
-		s.taken.Add(cidr)
-		object, err := s.lookUp(ctx, NameOf(s.w.Space, cidr))
-		switch {
-		case err != nil:
-			return false, err
-		case object == nil:
-			ok, err = s.createShared(ctx, cidr)
-		default:
-			s.see(*object)
-			ok = false
-			if a, _ := s.free(object, cidr); object.Spec.Owner == nil && a.IsValid() {
-				ok, err = s.adjust(ctx, heldAddr{s.w.Space, cidr.Addr()}, object)
-			}
-		}
-		if ok || err != nil {
-			return ok, err
-		}
+// share takes an address of a shared block, which it makes if need be; false if each block of the
+// window is taken.
+func (s *supplier) share(ctx context.Context) (bool, error) {
+	return s.first(ctx, false, s.shareAt)
+}
+
+// shareAt takes an address of a shared block, or makes it one if it is nobody's.
+func (s *supplier) shareAt(ctx context.Context, c candidate) (bool, error) {
+	if !c.look {
+		return s.createShared(ctx, c.cidr)
 	}
-	s.complete = uint64(s.taken.Len()) == s.w.Window.BlockCount(bits)
-	return false, nil
+	object, err := s.lookUp(ctx, NameOf(s.w.Space, c.cidr))
+	if err != nil {
+		return false, err
+	}
+	if object == nil {
+		return s.createShared(ctx, c.cidr)
+	}
+	s.see(*object)
+	if a, _ := s.free(object, c.cidr); object.Spec.Owner != nil || !a.IsValid() {
+		return false, nil
+	}
+	return s.adjust(ctx, heldAddr{s.w.Space, c.cidr.Addr()}, object)
 }
 
 // createShared makes a shared block with an address for the wish in it; false if the block exists.
