@@ -8,7 +8,7 @@ help: ## show this list
 demo: ## a pod gets three interfaces, and loses them again: no cluster needed
 	@scripts/demo.sh
 
-build: ## build bin/braid, bin/braid-controller and bin/braidctl, static and stripped
+build: ## build the commands into bin/, static and stripped
 	@scripts/build.sh
 
 image: ## make the container image in bin/image, for amd64 and arm64; PUSH=REFERENCE pushes it

@@ -62,6 +62,10 @@ func TestDocumentedCommands(t *testing.T) {
 				t.Errorf("%s shows make %s, which the Makefile lacks", name, m[1])
 			}
 		}
+		built := strings.Index(text, "make build")
+		if used := strings.Index(text, "bin/braidctl"); used >= 0 && (built < 0 || built > used) {
+			t.Errorf("%s uses bin/braidctl, which only make build makes, before that", name)
+		}
 		for _, m := range script.FindAllStringSubmatch(text, -1) {
 			seen++
 			if _, err := os.Stat(filepath.Join("../..", strings.TrimSuffix(m[1], "."))); err != nil {

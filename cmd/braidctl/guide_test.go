@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // page is what a guide has that is the same in all languages.
@@ -57,13 +59,13 @@ func TestU3GuideInChinese(t *testing.T) {
 		}
 		chinese.headings[i] = m[1] + " " + m[2]
 	}
-	for what, lists := range map[string][2][]string{
-		"headings": {english.headings, chinese.headings}, "commands": {english.code, chinese.code},
-		"names": {english.inline, chinese.inline},
+	for what, same := range map[string]struct{ english, chinese []string }{
+		"headings": {english.headings, chinese.headings},
+		"commands": {english.code, chinese.code},
+		"names":    {english.inline, chinese.inline},
 	} {
-		if !slices.Equal(lists[0], lists[1]) {
-			t.Errorf("%s are\n%s\nin English, and in Chinese\n%s",
-				what, strings.Join(lists[0], "\n"), strings.Join(lists[1], "\n"))
+		if diff := cmp.Diff(same.english, same.chinese); diff != "" {
+			t.Errorf("%s, -English +Chinese:\n%s", what, diff)
 		}
 	}
 }
