@@ -87,6 +87,22 @@ func nodeName(i int) string { return fmt.Sprintf("bench-node-%03d", i) }
 // addresses measures the cluster-wide IPAM: a pod's ADD with four such networks, beside the same
 // with the reference's plugins, and the allocator by itself against the API server.
 func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
+	if err := b.addressRounds(ctx, rounds); err != nil {
+		return "", err
+	}
+	p, err := b.newIPAM()
+	if err != nil {
+		return "", err
+	}
+	r, err := p.measure(ctx)
+	if err != nil {
+		return "", err
+	}
+	return b.ofAddresses(r), nil
+}
+
+// addressRounds times ADD and DEL of a pod with four such networks, and of one with the reference's.
+func (b *bench) addressRounds(ctx context.Context, rounds int) error {
 	for round := range warmUps + rounds {
 		if round == warmUps {
 			maps.DeleteFunc(b.times, func(name string, _ []time.Duration) bool {
@@ -94,39 +110,36 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 			})
 		}
 		if err := b.fourNetworks(ctx, "addresses", b.braid, wherePod()); err != nil {
-			return "", err
+			return err
 		}
 		if round > warmUps+oldRounds {
 			continue
 		}
 		if err := b.fourNetworks(ctx, "reference", b.reference, oldPod()); err != nil {
-			return "", err
+			return err
 		}
 	}
-	lab, err := b.newIPAM()
-	if err != nil {
-		return "", err
-	}
+	return nil
+}
+
+// measure measures the allocator. What fills a range comes first: the other blocks are no part of
+// it.
+func (p *ipam) measure(ctx context.Context) (r *rates, err error) {
+	r = &rates{}
 	progress(fmt.Sprintf("%d nodes fill a /16", clusterNodes))
-	fill, stored, err := lab.fill(ctx) // first: the other blocks are no part of it
-	if err != nil {
-		return "", err
+	if r.fill, r.stored, err = p.fill(ctx); err != nil {
+		return nil, err
 	}
 	progress("the API server's own rate")
-	floor, err := lab.floor(ctx)
-	if err != nil {
-		return "", err
+	if r.floor, err = p.floor(ctx); err != nil {
+		return nil, err
 	}
 	progress("one node, addresses of its own blocks")
-	parallel, err := lab.parallel(ctx)
-	if err != nil {
-		return "", err
+	if r.parallel, err = p.parallel(ctx); err != nil {
+		return nil, err
 	}
-	alone, few, many, err := lab.growth(ctx)
-	if err != nil {
-		return "", err
-	}
-	return b.ofAddresses(&rates{fill, stored, floor, parallel, alone, few, many}), nil
+	r.alone, r.few, r.many, err = p.growth(ctx)
+	return r, err
 }
 
 // rates are what was measured of the allocator by itself: addresses a second, bytes that the API
@@ -169,6 +182,7 @@ func entrySize() float64 {
 		manyInUse, manyInUse, manyInUse)))
 }
 
+// fourNetworks times ADD and DEL of a pod, and the CPU time of both.
 func (b *bench) fourNetworks(ctx context.Context, name string, by *meta, pod string) error {
 	if err := b.fresh(ctx, pod); err != nil {
 		return err
@@ -192,6 +206,7 @@ type ipam struct {
 	api  *kube.API
 }
 
+// newIPAM connects to the API server with Braid's own rights.
 func (b *bench) newIPAM() (*ipam, error) {
 	kubeconfig, err := b.api.Kubeconfig("braid")
 	if err != nil {
@@ -201,6 +216,7 @@ func (b *bench) newIPAM() (*ipam, error) {
 	return &ipam{filepath.Join(b.work, "ipam"), api}, err
 }
 
+// node returns the allocator of a node, by number.
 func (p *ipam) node(i int) *block.Manager {
 	return &block.Manager{
 		Store: p.api, Nodes: p.api, Dir: filepath.Join(p.work, nodeName(i)), NodeName: nodeName(i),
@@ -209,11 +225,13 @@ func (p *ipam) node(i int) *block.Manager {
 	}
 }
 
+// bigWish returns a wish for any address of a range.
 func bigWish(space, cidr string) (block.Wish, error) {
 	w, err := alloc.NewWindow(netip.MustParsePrefix(cidr), netip.Addr{}, netip.Addr{}, nil, nil)
 	return block.Wish{Space: block.SpaceOf(space, ""), Window: w}, err
 }
 
+// take takes an address for container number i.
 func take(ctx context.Context, m *block.Manager, w block.Wish, i int) error {
 	h := block.Holder{
 		ID: attachment.ID{
@@ -317,19 +335,25 @@ func (p *ipam) fill(ctx context.Context) (rate, stored float64, err error) {
 		return 0, 0, err
 	}
 	rate = float64(total) / time.Since(start).Seconds()
-	blocks, err := p.api.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=fill"})
+	stored, err = p.stored(ctx, "fill")
+	return rate, stored, err
+}
+
+// stored returns how many bytes of a space's blocks an address takes.
+func (p *ipam) stored(ctx context.Context, space string) (float64, error) {
+	blocks, err := p.api.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + space})
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	size := 0
 	for _, b := range blocks {
 		data, err := json.Marshal(b)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		size += len(data)
 	}
-	return rate, float64(size) / float64(len(blocks)*block.Size), nil
+	return float64(size) / float64(len(blocks)*block.Size), nil
 }
 
 // together runs fn for 0 to n-1, at most so many at a time.

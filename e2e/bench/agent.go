@@ -55,30 +55,11 @@ func (b *bench) throughAgent(ctx context.Context, rounds int) (text string, err 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	for round := range warmUps + rounds {
-		if round == warmUps {
-			maps.DeleteFunc(b.times, func(name string, _ []time.Duration) bool {
-				return strings.Contains(name, " agent") || strings.Contains(name, " alone") ||
-					strings.HasPrefix(name, "floor ") || strings.HasSuffix(name, " reference")
-			})
-		}
-		err := b.agentRound(ctx)
-		if err == nil && round <= warmUps+oldRounds {
-			err = b.fourNetworks(ctx, "reference", b.reference, oldPod())
-		}
-		if err != nil {
-			return "", fmt.Errorf("through the agent, round %d: %w", round, err)
-		}
-		progress(fmt.Sprintf("through the agent, round %d of %d", round+1, warmUps+rounds))
+	if err := b.agentRounds(ctx, rounds); err != nil {
+		return "", err
 	}
-	for range starts {
-		cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "braid-client"), "--version")
-		if err := b.timed("client", cmd.Run); err != nil {
-			return "", err
-		}
-		if err := b.versions(ctx); err != nil {
-			return "", err
-		}
+	if err := b.clientStarts(ctx); err != nil {
+		return "", err
 	}
 	rate, err := b.rate(ctx, b.agent, wherePod(), ratePods)
 	if err != nil {
@@ -93,6 +74,41 @@ func (b *bench) throughAgent(ctx context.Context, rounds int) (text string, err 
 		return "", err
 	}
 	return b.agentReport(rate, oldRate, float64(info.Size())/(1<<20)), nil
+}
+
+// agentRounds attaches the pods in all ways, round after round. Those that warm up do not count.
+func (b *bench) agentRounds(ctx context.Context, rounds int) error {
+	for round := range warmUps + rounds {
+		if round == warmUps {
+			maps.DeleteFunc(b.times, func(name string, _ []time.Duration) bool {
+				return strings.Contains(name, " agent") || strings.Contains(name, " alone") ||
+					strings.HasPrefix(name, "floor ") || strings.HasSuffix(name, " reference")
+			})
+		}
+		err := b.agentRound(ctx)
+		if err == nil && round <= warmUps+oldRounds {
+			err = b.fourNetworks(ctx, "reference", b.reference, oldPod())
+		}
+		if err != nil {
+			return fmt.Errorf("through the agent, round %d: %w", round, err)
+		}
+		progress(fmt.Sprintf("through the agent, round %d of %d", round+1, warmUps+rounds))
+	}
+	return nil
+}
+
+// clientStarts times the client's start to exit, beside that of a bare binary.
+func (b *bench) clientStarts(ctx context.Context) error {
+	for range starts {
+		cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "braid-client"), "--version")
+		if err := b.timed("client", cmd.Run); err != nil {
+			return err
+		}
+		if err := b.versions(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // agentRound attaches each pod alone and by the agent, and does what no ADD can do without.
@@ -182,34 +198,28 @@ func (b *bench) rawLinks(path string, n int) error {
 		},
 		PeerName: "eth0", PeerNamespace: netlink.NsFd(ns),
 	}
-	if err := netlink.LinkAdd(veth); err != nil {
+	err = errors.Join(netlink.LinkAdd(veth), setUpRaw(pod, "eth0", 0))
+	for i := 1; i <= n && err == nil; i++ {
+		name := fmt.Sprint("net", i)
+		attrs := netlink.LinkAttrs{
+			Name: name, ParentIndex: master.Attrs().Index, Namespace: netlink.NsFd(ns),
+		}
+		err = netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE})
+		err = errors.Join(err, setUpRaw(pod, name, i))
+	}
+	return err
+}
+
+// setUpRaw gives link number i of a pod its address, and sets it up.
+func setUpRaw(pod *netlink.Handle, name string, i int) error {
+	link, err := pod.LinkByName(name)
+	if err != nil {
 		return err
 	}
-	for i := range n + 1 {
-		name := "eth0"
-		if i > 0 {
-			name = fmt.Sprint("net", i)
-			attrs := netlink.LinkAttrs{
-				Name: name, ParentIndex: master.Attrs().Index, Namespace: netlink.NsFd(ns),
-			}
-			if err := netlink.LinkAdd(&netlink.Macvlan{
-				LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE,
-			}); err != nil {
-				return err
-			}
-		}
-		link, err := pod.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		address := &netlink.Addr{
-			IPNet: &net.IPNet{IP: net.IPv4(10, byte(200+i), 0, 2), Mask: net.CIDRMask(16, 32)},
-		} //nolint:gosec // a few
-		if err := errors.Join(pod.AddrAdd(link, address), pod.LinkSetUp(link)); err != nil {
-			return err
-		}
-	}
-	return nil
+	address := &netlink.Addr{
+		IPNet: &net.IPNet{IP: net.IPv4(10, byte(200+i), 0, 2), Mask: net.CIDRMask(16, 32)},
+	} //nolint:gosec // a few
+	return errors.Join(pod.AddrAdd(link, address), pod.LinkSetUp(link))
 }
 
 // patch makes the one call that no ADD with networks can do without, on a connection that is there.
@@ -223,20 +233,8 @@ func (b *bench) patch(ctx context.Context) error {
 
 // rate is how many pods a second are attached, so many at a time.
 func (b *bench) rate(ctx context.Context, by *meta, pod string, pods int) (float64, error) {
-	var manifests strings.Builder
-	same := *by
-	same.uids, same.path = map[string]string{}, by.path
-	if by.networks != nil {
-		same.networks = map[string]string{}
-	}
-	for i := range pods {
-		name := fmt.Sprintf("%s-rate-%d", pod, i)
-		manifests.WriteString(b.pod(name, strings.Split(b.networks[pod], ",")))
-		if by.networks != nil {
-			same.networks[name] = b.networks[pod]
-		}
-	}
-	if err := b.api.Apply(ctx, manifests.String()); err != nil {
+	same, err := b.copies(ctx, by, pod, pods)
+	if err != nil {
 		return 0, err
 	}
 	for i := range pods {
@@ -252,7 +250,7 @@ func (b *bench) rate(ctx context.Context, by *meta, pod string, pods int) (float
 		})
 	}
 	start := time.Now()
-	err := each("ADD")
+	err = each("ADD")
 	took := time.Since(start)
 	err = errors.Join(err, each("DEL"))
 	for i := range pods {
@@ -262,6 +260,25 @@ func (b *bench) rate(ctx context.Context, by *meta, pod string, pods int) (float
 	return float64(pods) / took.Seconds(), err
 }
 
+// copies makes pods that ask for the same networks as one, and returns what attaches them.
+func (b *bench) copies(ctx context.Context, by *meta, pod string, pods int) (*meta, error) {
+	var manifests strings.Builder
+	same := *by
+	same.uids, same.path = map[string]string{}, by.path
+	if by.networks != nil {
+		same.networks = map[string]string{}
+	}
+	for i := range pods {
+		name := fmt.Sprintf("%s-rate-%d", pod, i)
+		manifests.WriteString(b.pod(name, strings.Split(b.networks[pod], ",")))
+		if by.networks != nil {
+			same.networks[name] = b.networks[pod]
+		}
+	}
+	return &same, b.api.Apply(ctx, manifests.String())
+}
+
+// agentReport is the table of what the agent does. size is the client's, in MB.
 func (b *bench) agentReport(rate, oldRate, size float64) string {
 	var out strings.Builder
 	out.WriteString("\nThrough the agent, and by the plugin alone; medians in ms; CPU: of ADD and " +

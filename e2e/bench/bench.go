@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -40,45 +41,15 @@ type bench struct {
 	uids map[string]string
 }
 
+// podName returns the name of the pod that asks for n networks.
 func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
 
 // prepare fills the API server: the CRD, Braid's rights, networks and a pod for each number of
 // them.
 func (b *bench) prepare(ctx context.Context) error {
 	var manifests bytes.Buffer
-	for _, file := range []string{
-		"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml",
-		"conf/rbac/node-pods.yaml",
-	} {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		manifests.Write(append(data, "\n---\n"...))
-	}
-	// the second for bases that read each pod
-	for _, role := range []string{"braid-node", "braid-node-pods"} {
-		fmt.Fprintf(&manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: "+
-			"ClusterRoleBinding\nmetadata: {name: bench-%s}\n"+
-			"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %s}\n"+
-			"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", role, role,
-			lab.UserBraid)
-	}
-	for i := 1; i <= networks()[len(networks())-1]; i++ {
-		config, err := json.Marshal(macvlan(i, braidLeases))
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&manifests, "apiVersion: k8s.cni.cncf.io/v1\nkind: "+
-			"NetworkAttachmentDefinition\nmetadata: {name: n%d, namespace: default}\n"+
-			"spec: {config: %s}\n---\n", i, config)
-	}
-	for _, n := range networks() {
-		var names []string
-		for i := 1; i <= n; i++ {
-			names = append(names, fmt.Sprintf("n%d", i))
-		}
-		manifests.WriteString(b.pod(podName(n), names))
+	if err := errors.Join(writeRights(&manifests), b.writePods(&manifests)); err != nil {
+		return err
 	}
 	bin, flat, err := b.oldPlugins(ctx)
 	if err != nil {
@@ -100,6 +71,50 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	b.reference, err = b.newReference(bin)
 	return err
+}
+
+// writeRights writes the CRDs and Braid's rights.
+func writeRights(manifests *bytes.Buffer) error {
+	for _, file := range []string{
+		"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml",
+		"conf/rbac/node-pods.yaml",
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		manifests.Write(append(data, "\n---\n"...))
+	}
+	// the second for bases that read each pod
+	for _, role := range []string{"braid-node", "braid-node-pods"} {
+		fmt.Fprintf(manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: "+
+			"ClusterRoleBinding\nmetadata: {name: bench-%s}\n"+
+			"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %s}\n"+
+			"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", role, role,
+			lab.UserBraid)
+	}
+	return nil
+}
+
+// writePods writes as many networks as the greatest pod has, and a pod for each number of them.
+func (b *bench) writePods(manifests *bytes.Buffer) error {
+	for i := 1; i <= networks()[len(networks())-1]; i++ {
+		config, err := json.Marshal(macvlan(i, braidLeases))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(manifests, "apiVersion: k8s.cni.cncf.io/v1\nkind: "+
+			"NetworkAttachmentDefinition\nmetadata: {name: n%d, namespace: default}\n"+
+			"spec: {config: %s}\n---\n", i, config)
+	}
+	for _, n := range networks() {
+		var names []string
+		for i := 1; i <= n; i++ {
+			names = append(names, fmt.Sprintf("n%d", i))
+		}
+		manifests.WriteString(b.pod(podName(n), names))
+	}
+	return nil
 }
 
 // pod is the manifest of a pod that asks for networks.
@@ -139,6 +154,7 @@ func (b *bench) round(ctx context.Context, round int) error {
 // way returns ADD and DEL of a container in a namespace.
 type way func(id, netns string) (add, del func() error, err error)
 
+// byChains returns the way of libcni, which runs the plugins of one network after the other.
 func (b *bench) byChains(ctx context.Context, n int) way {
 	return func(id, netns string) (add, del func() error, err error) {
 		c, err := b.newChains(n, id, netns)
@@ -158,6 +174,7 @@ func (b *bench) fresh(ctx context.Context, pod string) error {
 	return err
 }
 
+// byBraid returns the way of Braid's CNI plugin.
 func (b *bench) byBraid(ctx context.Context, n int) way {
 	return func(id, netns string) (add, del func() error, err error) {
 		if err := b.fresh(ctx, podName(n)); err != nil {
@@ -170,6 +187,7 @@ func (b *bench) byBraid(ctx context.Context, n int) way {
 	}
 }
 
+// attach times ADD and DEL of a pod in a namespace that is new, and the CPU time of both.
 func (b *bench) attach(n int, name string, by way) error {
 	return inNetns(func(netns string) error {
 		add, del, err := by("bench", netns)
@@ -192,6 +210,7 @@ func (b *bench) attach(n int, name string, by way) error {
 	})
 }
 
+// key names the times of a command with n networks.
 func key(what, way string, n int) string { return fmt.Sprintf("%s %s %d", what, way, n) }
 
 // versions times the shortest call of Braid and of a binary that does nothing else.

@@ -86,19 +86,8 @@ func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
 	if b.onlyAgent {
 		return b.throughAgent(ctx, rounds)
 	}
-	for round := range warmUps + rounds {
-		if round == warmUps {
-			clear(b.times)
-		}
-		if err := b.round(ctx, round); err != nil {
-			return "", fmt.Errorf("round %d: %w", round, err)
-		}
-		progress(fmt.Sprintf("round %d of %d", round+1, warmUps+rounds))
-	}
-	for range starts {
-		if err := b.versions(ctx); err != nil {
-			return "", err
-		}
+	if err := b.rounds(ctx, rounds); err != nil {
+		return "", err
 	}
 	size, err := b.size()
 	if err != nil {
@@ -111,6 +100,25 @@ func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
 	}
 	agent, err := b.throughAgent(ctx, rounds)
 	return text + addresses + agent, err
+}
+
+// rounds times all that does without cluster-wide addresses and the agent.
+func (b *bench) rounds(ctx context.Context, rounds int) error {
+	for round := range warmUps + rounds {
+		if round == warmUps {
+			clear(b.times)
+		}
+		if err := b.round(ctx, round); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		progress(fmt.Sprintf("round %d of %d", round+1, warmUps+rounds))
+	}
+	for range starts {
+		if err := b.versions(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // size is that of Braid's binary, of those of the reference together that it has built in.

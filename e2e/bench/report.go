@@ -19,6 +19,7 @@ const (
 	maxSize    = 0.22 // bin/braid, of the reference's binaries that it stands in for
 )
 
+// median returns the median of what was timed under a name, in ms; 0 if nothing was.
 func (b *bench) median(name string) float64 {
 	times := slices.Clone(b.times[name])
 	if len(times) == 0 {
@@ -97,6 +98,7 @@ func verdicts(list []verdict) string {
 	return out.String()
 }
 
+// machine names what the figures are of.
 func machine() string {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {

@@ -45,27 +45,16 @@ func ociArchive(w io.Writer, program string, names ...string) error {
 	if err != nil {
 		return fmt.Errorf("make image: %w", err)
 	}
-	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}
-	order := []string{"oci-layout"}
-	blob := func(mediaType string, content []byte) descriptor {
-		sum := sha256.Sum256(content)
-		digest := hex.EncodeToString(sum[:])
-		name := "blobs/sha256/" + digest
-		files[name] = content
-		order = append(order, name)
-		return descriptor{
-			MediaType: "application/vnd.oci.image." + mediaType, Digest: "sha256:" + digest,
-			Size: len(content),
-		}
-	}
-	layerBlob := blob("layer.v1.tar", layer)
-	config := blob("config.v1+json", encode(map[string]any{
+	var l layout
+	l.add("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	layerBlob := l.blob("layer.v1.tar", layer)
+	config := l.blob("config.v1+json", encode(map[string]any{
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
 		"config":       map[string]any{"Entrypoint": []string{"/tool"}},
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{layerBlob.Digest}},
 	}))
-	manifest := blob("manifest.v1+json", encode(map[string]any{
+	manifest := l.blob("manifest.v1+json", encode(map[string]any{
 		"schemaVersion": 2,
 		"mediaType":     "application/vnd.oci.image.manifest.v1+json",
 		"config":        config,
@@ -77,13 +66,37 @@ func ociArchive(w io.Writer, program string, names ...string) error {
 		named.Annotations = map[string]string{imageName: name, imageRef: name}
 		manifests = append(manifests, named)
 	}
-	files["index.json"] = encode(map[string]any{"schemaVersion": 2, "manifests": manifests})
-	archive, err := tarball(files, append(order, "index.json"))
+	l.add("index.json", encode(map[string]any{"schemaVersion": 2, "manifests": manifests}))
+	archive, err := tarball(l.files, l.order)
 	if err != nil {
 		return fmt.Errorf("make image: %w", err)
 	}
 	_, err = w.Write(archive)
 	return err
+}
+
+// layout is the files of an OCI image layout, in the order of the archive.
+type layout struct {
+	files map[string][]byte
+	order []string
+}
+
+func (l *layout) add(name string, content []byte) {
+	if l.files == nil {
+		l.files = map[string][]byte{}
+	}
+	l.files[name], l.order = content, append(l.order, name)
+}
+
+// blob adds content under its digest, and describes it.
+func (l *layout) blob(mediaType string, content []byte) descriptor {
+	sum := sha256.Sum256(content)
+	digest := hex.EncodeToString(sum[:])
+	l.add("blobs/sha256/"+digest, content)
+	return descriptor{
+		MediaType: "application/vnd.oci.image." + mediaType, Digest: "sha256:" + digest,
+		Size: len(content),
+	}
 }
 
 // encode marshals values that are made of maps, slices and strings here, and so cannot fail.

@@ -70,6 +70,7 @@ type sandbox struct {
 	cni    *libcni.CNIConfig
 }
 
+// operate reads a call, and does it with a client of the API server.
 func operate(args *skel.CmdArgs, do func(*sandbox, context.Context) error) error {
 	s := &sandbox{args: args, config: config{CNIDir: "/var/lib/cni/multus", BinDir: "/opt/cni/bin"}}
 	if err := json.Unmarshal(args.StdinData, &s.config); err != nil {
@@ -92,6 +93,7 @@ func operate(args *skel.CmdArgs, do func(*sandbox, context.Context) error) error
 	return do(s, context.Background())
 }
 
+// arg returns a value of CNI_ARGS; empty for none.
 func (s *sandbox) arg(key string) string {
 	for _, pair := range s.rtArgs {
 		if pair[0] == key {
@@ -104,12 +106,13 @@ func (s *sandbox) arg(key string) string {
 // scratch is the file that says what the sandbox's networks are.
 func (s *sandbox) scratch() string { return filepath.Join(s.CNIDir, s.args.ContainerID) }
 
+// pod asks the API server for the pod of the sandbox.
 func (s *sandbox) pod(ctx context.Context) (*corev1.Pod, error) {
 	return s.client.CoreV1().Pods(s.arg("K8S_POD_NAMESPACE")).
 		Get(ctx, s.arg("K8S_POD_NAME"), metav1.GetOptions{})
 }
 
-// configured are the networks of the configuration, and those of the annotation if there is a pod.
+// wanted are the networks of the configuration, and those of the annotation if there is a pod.
 func (s *sandbox) wanted(ctx context.Context, pod *corev1.Pod) (all []delegate, err error) {
 	for i, conf := range s.Delegates {
 		all = append(all, delegate{IfName: fmt.Sprintf("net%d", i), Conf: conf})
@@ -127,22 +130,7 @@ func (s *sandbox) wanted(ctx context.Context, pod *corev1.Pod) (all []delegate, 
 		if before, after, ok := strings.Cut(name, "/"); ok {
 			namespace, name = before, after
 		}
-		raw, err := s.client.CoreV1().RESTClient().Get().
-			AbsPath("/apis/k8s.cni.cncf.io/v1/namespaces", namespace, "network-attachment-definitions",
-				name).DoRaw(ctx)
-		if err != nil {
-			return nil, err
-		}
-		var nad nadv1.NetworkAttachmentDefinition
-		conf := map[string]any{}
-		err = errors.Join(json.Unmarshal(raw, &nad), json.Unmarshal([]byte(nad.Spec.Config), &conf))
-		if err != nil {
-			return nil, err
-		}
-		if conf["name"] == nil {
-			conf["name"] = name
-		}
-		text, err := json.Marshal(conf)
+		text, err := s.network(ctx, namespace, name)
 		if err != nil {
 			return nil, err
 		}
@@ -151,6 +139,26 @@ func (s *sandbox) wanted(ctx context.Context, pod *corev1.Pod) (all []delegate, 
 		})
 	}
 	return all, nil
+}
+
+// network returns the configuration of a NAD. One without a name has the NAD's.
+func (s *sandbox) network(ctx context.Context, namespace, name string) (json.RawMessage, error) {
+	raw, err := s.client.CoreV1().RESTClient().Get().
+		AbsPath("/apis/k8s.cni.cncf.io/v1/namespaces", namespace, "network-attachment-definitions",
+			name).DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var nad nadv1.NetworkAttachmentDefinition
+	conf := map[string]any{}
+	err = errors.Join(json.Unmarshal(raw, &nad), json.Unmarshal([]byte(nad.Spec.Config), &conf))
+	if err != nil {
+		return nil, err
+	}
+	if conf["name"] == nil {
+		conf["name"] = name
+	}
+	return json.Marshal(conf)
 }
 
 // chain is a network in libcni's terms. One of a single plugin is a list of one here.
@@ -180,6 +188,16 @@ func (s *sandbox) chain(d *delegate) (*libcni.NetworkConfigList, *libcni.Runtime
 	return list, rt, err
 }
 
+// save writes down which networks the sandbox gets, for DEL.
+func (s *sandbox) save(all []delegate) error {
+	text, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.MkdirAll(s.CNIDir, 0o700), os.WriteFile(s.scratch(), text, 0o600))
+}
+
+// add attaches the networks in order. After the first that fails, those before it are removed.
 func (s *sandbox) add(ctx context.Context) error {
 	pod, err := s.pod(ctx)
 	if err != nil {
@@ -189,12 +207,7 @@ func (s *sandbox) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(os.MkdirAll(s.CNIDir, 0o700), os.WriteFile(s.scratch(), text, 0o600))
-	if err != nil {
+	if err := s.save(all); err != nil {
 		return err
 	}
 	var first types.Result
@@ -236,6 +249,7 @@ func addresses(result types.Result) (ips []string) {
 	return ips
 }
 
+// publish writes the pod's network-status.
 func (s *sandbox) publish(
 	ctx context.Context, pod *corev1.Pod, status []nadv1.NetworkStatus,
 ) error {
@@ -254,6 +268,7 @@ func (s *sandbox) publish(
 	return err
 }
 
+// del removes the networks that ADD wrote down, or if that is lost, those that the pod asks for.
 func (s *sandbox) del(ctx context.Context) error {
 	var all []delegate
 	text, err := os.ReadFile(s.scratch())
