@@ -67,6 +67,7 @@ func NewAPI(opts APIOptions) (*API, error) { return newAPIOver(briefTransport, o
 // when its file changes.
 func NewLastingAPI(opts APIOptions) (*API, error) { return newAPIOver(rest.TransportFor, opts) }
 
+// newAPIOver makes no connection yet: the first call does.
 func newAPIOver(connections transporter, opts APIOptions) (*API, error) {
 	if opts.Timeout < 0 {
 		return nil, &failure.Error{
@@ -142,6 +143,8 @@ func (a *API) NAD(
 	return nad, unservedNAD(err)
 }
 
+// nadAt gets a NAD. With resourceVersion 0 the server answers from its memory, which may be late;
+// with an empty one it asks etcd.
 func (a *API) nadAt(
 	ctx context.Context, namespace, name, resourceVersion string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
@@ -229,6 +232,7 @@ func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotat
 	return a.patchStatus(ctx, pod, statusPatch(pod, annotation))
 }
 
+// patchStatus sends a JSON patch of a pod's status. A test in it that fails is a conflict.
 func (a *API) patchStatus(ctx context.Context, pod *metav1.ObjectMeta, patch []patchStep) error {
 	body, err := json.Marshal(patch)
 	if err != nil {
@@ -276,6 +280,7 @@ func (a *API) NodeEvent(
 	return a.event(ctx, objects.KindNode, node, eventType, reason, message)
 }
 
+// event records an event on an object. The same event again is no error.
 func (a *API) event(
 	ctx context.Context, kind string, of *metav1.ObjectMeta, eventType, reason, message string,
 ) error {
@@ -329,6 +334,7 @@ func (a *API) decode(body []byte, c *call, out any, meta named) error {
 	return nil
 }
 
+// strange returns the error of an answer that no API server gives.
 func (a *API) strange(err error, c *call) error {
 	return &failure.Error{
 		Reason: failure.APIUnavailable, Err: fmt.Errorf("%s: %w", c, err),

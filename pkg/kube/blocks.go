@@ -76,6 +76,7 @@ func (a *API) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alph
 	})
 }
 
+// writeBlock sends a block and returns it as it is stored, with its new version.
 func (a *API) writeBlock(
 	ctx context.Context, verb string, block *v1alpha1.IPBlock, request func(*client) *rest.Request,
 ) (*v1alpha1.IPBlock, error) {

@@ -50,6 +50,7 @@ func (a *API) connect() (*client, error) {
 	return a.client, nil
 }
 
+// badKubeconfig returns the error that the API server cannot be reached by what is configured.
 func badKubeconfig(kubeconfig string, err error) error {
 	if kubeconfig == "" {
 		return &failure.Error{
@@ -116,6 +117,7 @@ func (o *APIOptions) load() (*rest.Config, error) {
 	return clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{}).ClientConfig()
 }
 
+// inCluster returns how a pod reaches the API server: by the files of its ServiceAccount.
 func (o *APIOptions) inCluster() (*rest.Config, error) {
 	if o.ServiceAccount == "" {
 		config, err := rest.InClusterConfig()
@@ -171,6 +173,7 @@ func newClient(config *rest.Config, connections transporter) (*client, error) {
 	return c, nil
 }
 
+// group returns a client of one API group. All share the connection.
 func (c *client) group(
 	config *rest.Config, path string, version schema.GroupVersion,
 ) (*rest.RESTClient, error) {

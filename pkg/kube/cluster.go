@@ -44,16 +44,9 @@ func listOf[T any](
 		if err != nil {
 			return nil, err
 		}
-		var page struct {
-			metav1.TypeMeta `json:",inline"`
-			Metadata        metav1.ListMeta `json:"metadata"`
-			Items           []T             `json:"items"`
-		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return nil, a.strange(fmt.Errorf("decode answer: %w", err), c)
-		}
-		if page.Kind != kind {
-			return nil, a.strange(fmt.Errorf("the answer is a %.80q", page.Kind), c)
+		page, err := decodePage[T](body, kind)
+		if err != nil {
+			return nil, a.strange(err, c)
 		}
 		items = append(items, page.Items...)
 		if opts.Continue = page.Metadata.Continue; opts.Continue == "" {
@@ -61,6 +54,24 @@ func listOf[T any](
 		}
 		opts.ResourceVersion = "" // the token says it
 	}
+}
+
+// wireList is a page of a list.
+type wireList[T any] struct {
+	metav1.TypeMeta `json:",inline"`
+	Metadata        metav1.ListMeta `json:"metadata"`
+	Items           []T             `json:"items"`
+}
+
+// decodePage decodes an answer, which is of a kind of list.
+func decodePage[T any](body []byte, kind string) (page wireList[T], err error) {
+	if err := json.Unmarshal(body, &page); err != nil {
+		return page, fmt.Errorf("decode answer: %w", err)
+	}
+	if page.Kind != kind {
+		return page, fmt.Errorf("the answer is a %.80q", page.Kind)
+	}
+	return page, nil
 }
 
 // wireMetadata is the metadata of an object, without who manages its fields.
@@ -122,6 +133,7 @@ func (a *API) StartedPodsOn(ctx context.Context, node string) ([]metav1.ObjectMe
 	return a.podsOn(ctx, node, (*podOn).started)
 }
 
+// podsOn lists the metadata of the pods of a node that have a network of their own and are wanted.
 func (a *API) podsOn(
 	ctx context.Context, node string, wanted func(*podOn) bool,
 ) ([]metav1.ObjectMeta, error) {

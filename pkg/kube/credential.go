@@ -83,14 +83,9 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (Token, error) {
 	if ask.NodeUID == "" {
 		return Token{}, fmt.Errorf("request token: node %s has no uid", ask.Node)
 	}
-	request := wireToken{TypeMeta: metav1.TypeMeta{APIVersion: authentication, Kind: "TokenRequest"}}
-	request.Spec.ExpirationSeconds = int64(ask.Life / time.Second)
-	request.Spec.BoundObjectRef = wireBound{
-		APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID,
-	}
-	body, err := json.Marshal(&request)
+	body, err := ask.encode()
 	if err != nil {
-		return Token{}, fmt.Errorf("encode request of a token: %w", err)
+		return Token{}, err
 	}
 	c := &call{
 		verb: "request token of service account", namespace: ask.Namespace, name: ask.Account,
@@ -115,6 +110,20 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (Token, error) {
 		token.Life = token.Expires.Sub(created.Time)
 	}
 	return token, nil
+}
+
+// encode returns the body of the request.
+func (ask *TokenAsk) encode() ([]byte, error) {
+	request := wireToken{TypeMeta: metav1.TypeMeta{APIVersion: authentication, Kind: "TokenRequest"}}
+	request.Spec.ExpirationSeconds = int64(ask.Life / time.Second)
+	request.Spec.BoundObjectRef = wireBound{
+		APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID,
+	}
+	body, err := json.Marshal(&request)
+	if err != nil {
+		return nil, fmt.Errorf("encode request of a token: %w", err)
+	}
+	return body, nil
 }
 
 // Identity is what an API server takes a client for.

@@ -129,6 +129,7 @@ func (a *API) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips
 	}
 }
 
+// patchClaim sets addresses and owner of a claim, if it is still the version that was read.
 func (a *API) patchClaim(
 	ctx context.Context, current *claimv1.IPAMClaim, ips []string, pod string,
 ) error {

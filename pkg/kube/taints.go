@@ -44,6 +44,7 @@ func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
 	return a.patchNodeSpec(ctx, name, body)
 }
 
+// patchNodeSpec sends a JSON patch of a Node.
 func (a *API) patchNodeSpec(ctx context.Context, name string, steps []byte) error {
 	_, err := a.do(ctx, &call{
 		verb: "patch taints of node", scope: clusterScoped, name: name,

@@ -117,6 +117,8 @@ func retryGRPC[T any](ctx context.Context, ask func() (T, error)) (answer T, err
 	return answer, err
 }
 
+// transientGRPC reports whether a call may be tried again: the kubelet starts, or has too much to
+// do.
 func transientGRPC(err error) bool {
 	switch grpcCode(err) {
 	case grpcUnavailable, grpcResourceExhausted:

@@ -120,6 +120,7 @@ func (d *Directory) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, 
 	return d.block(name)
 }
 
+// block reads a block; not found also where its file was just removed.
 func (d *Directory) block(name string) (*v1alpha1.IPBlock, error) {
 	if err := d.checkBlocksDir(); err != nil {
 		return nil, err

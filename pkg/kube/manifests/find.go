@@ -74,6 +74,7 @@ func (d *Directory) find(ctx context.Context, k kind, namespace, name string, ou
 	return d.findIn(all, k, namespace, name, out)
 }
 
+// findIn decodes the one object of a kind and name among the contents. Two of them are an error.
 func (d *Directory) findIn(all *contents, k kind, namespace, name string, out any) error {
 	switch found := all.named(k.GroupVersionKind, namespace, name); len(found) {
 	case 0:

@@ -65,6 +65,7 @@ func New(dir string) (*Directory, error) {
 	return &Directory{dir: dir, rename: os.Rename}, nil
 }
 
+// invalid returns the error that the directory of manifests cannot be used as it is.
 func invalid(err error, fix string) error {
 	return &failure.Error{Reason: failure.InvalidConfig, Field: "braid.manifests", Err: err, Fix: fix}
 }

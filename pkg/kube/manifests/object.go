@@ -32,24 +32,30 @@ func (o *Object) Decode(out any) error {
 	return nil
 }
 
+// template is a pod, or what pods are made by.
+type template struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+}
+
+// workload is where objects have a template, if they have one: a Deployment in spec.template, a
+// CronJob in spec.jobTemplate.
+type workload struct {
+	template
+
+	Spec struct {
+		Template    *template `json:"template"`
+		JobTemplate struct {
+			Spec struct {
+				Template *template `json:"template"`
+			} `json:"spec"`
+		} `json:"jobTemplate"`
+	} `json:"spec"`
+}
+
 // Pods returns the pod that the object is, or those that it has a template of, as a Deployment. Of
 // each it has the metadata.
 func (o *Object) Pods() (pods []podv1.Pod, err error) {
-	type template struct {
-		Metadata metav1.ObjectMeta `json:"metadata"`
-	}
-	var w struct {
-		template
-
-		Spec struct {
-			Template    *template `json:"template"`
-			JobTemplate struct {
-				Spec struct {
-					Template *template `json:"template"`
-				} `json:"spec"`
-			} `json:"jobTemplate"`
-		} `json:"spec"`
-	}
+	var w workload
 	if !slices.Contains([]string{"v1", "apps/v1", "batch/v1"}, o.APIVersion) {
 		return nil, nil
 	}

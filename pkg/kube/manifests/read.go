@@ -60,34 +60,22 @@ type header struct {
 // readDirectory reads the directory. A file that cannot be read is noted in the result. It does not
 // hide the others.
 func readDirectory(ctx context.Context, dir string) (*contents, error) {
-	entries, err := os.ReadDir(dir)
+	names, err := manifestsIn(dir)
 	if err != nil {
-		return nil, invalid(fmt.Errorf("read directory: %w", err),
-			"create the directory, or correct the path")
-	}
-	if len(entries) > maxEntries {
-		return nil, invalid(fmt.Errorf("%s has %d entries, of at most %d",
-			dir, len(entries), maxEntries), "keep only manifests there")
+		return nil, err
 	}
 	all, total := new(contents), 0
-	for _, entry := range entries {
-		if !isManifest(entry.Name()) || ctx.Err() != nil {
-			continue
+	for _, name := range names {
+		if ctx.Err() != nil {
+			break
 		}
-		data, err := hostfile.Read(filepath.Join(dir, entry.Name()), maxManifest)
-		if missing(err) {
-			continue // removed since the directory was read
-		}
-		if err != nil {
-			all.fail(entry.Name(), pathless(err))
-			continue
-		}
+		data := all.load(dir, name)
 		if total += len(data); total > maxManifests {
 			return nil, invalid(
 				fmt.Errorf("the files in %s have more than %d bytes", dir, maxManifests),
 				"keep only manifests there")
 		}
-		all.addFile(ctx, entry.Name(), data)
+		all.addFile(ctx, name, data)
 		if all.tooMany() {
 			return nil, invalid(fmt.Errorf("%s has more than %d objects", dir, maxDocuments),
 				"keep only manifests there")
@@ -101,6 +89,39 @@ func readDirectory(ctx context.Context, dir string) (*contents, error) {
 	return all, nil
 }
 
+// manifestsIn returns the names of the files in a directory that are manifests by their names.
+func manifestsIn(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, invalid(fmt.Errorf("read directory: %w", err),
+			"create the directory, or correct the path")
+	}
+	if len(entries) > maxEntries {
+		return nil, invalid(fmt.Errorf("%s has %d entries, of at most %d",
+			dir, len(entries), maxEntries), "keep only manifests there")
+	}
+	for _, entry := range entries {
+		if isManifest(entry.Name()) {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// load reads a file. One that is broken is noted. It returns nothing for that, and for one that was
+// removed since the directory was read.
+func (c *contents) load(dir, name string) []byte {
+	data, err := hostfile.Read(filepath.Join(dir, name), maxManifest)
+	if err != nil && !missing(err) {
+		c.fail(name, pathless(err))
+	}
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// isManifest reports whether a file is one by its name: none of those that Braid writes is.
 func isManifest(name string) bool {
 	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, statusSuffix) ||
 		strings.HasSuffix(name, claimSuffix) {
@@ -113,6 +134,7 @@ func isManifest(name string) bool {
 	return false
 }
 
+// fail notes what could not be read.
 func (c *contents) fail(where string, err error) {
 	c.broken = append(c.broken, where+": "+complaint(err))
 }

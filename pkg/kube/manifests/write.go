@@ -137,6 +137,7 @@ func (d *Directory) put(
 	return err
 }
 
+// writeFailed returns the error of a change that was not made. It may be tried again.
 func writeFailed(path string, err error) error {
 	return &failure.Error{
 		Reason: failure.APIUnavailable, Err: fmt.Errorf("write %s: %w", path, err),

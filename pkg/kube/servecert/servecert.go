@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -187,12 +188,15 @@ func (k *Keeper) renew(data map[string][]byte) (what string, err error) {
 	return "", nil
 }
 
+// promote puts the next certificate in the place of the one that is served, whose authority stays
+// trusted for those who were served by it.
 func (k *Keeper) promote(data map[string][]byte) {
 	data[formerKey] = authority(data[certKey])
 	data[certKey], data[keyKey] = data[nextCertKey], data[nextKeyKey]
 	k.dropNext(data)
 }
 
+// dropNext ends a rotation.
 func (k *Keeper) dropNext(data map[string][]byte) {
 	for _, key := range []string{nextCertKey, nextKeyKey, sinceKey} {
 		delete(data, key)
@@ -206,6 +210,7 @@ func (k *Keeper) now() time.Time {
 	return time.Now()
 }
 
+// make makes a certificate for the hosts, with an authority of its own at the end of the chain.
 func (k *Keeper) make() (certificate, key []byte, err error) {
 	o := cert.SelfSignedCertKeyOptions{Host: k.Hosts[0], MaxAge: life}
 	for _, host := range k.Hosts[1:] {
@@ -269,41 +274,54 @@ type place struct {
 func (k *Keeper) trust(
 	ctx context.Context, client admissionclient.AdmissionregistrationV1Interface, bundle []byte,
 ) error {
-	mutating, err := client.MutatingWebhookConfigurations().
-		Get(ctx, k.Configuration, metav1.GetOptions{})
-	if err == nil {
-		var places []place
-		for i := range mutating.Webhooks {
-			places = append(places, place{
-				mutating.Webhooks[i].Name, mutating.Webhooks[i].ClientConfig.CABundle,
-			})
-		}
-		if patch := patchOf(places, bundle); patch != nil {
-			_, err = client.MutatingWebhookConfigurations().
-				Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{})
-		}
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
+	err := trustIn(ctx, client.MutatingWebhookConfigurations(), k.Configuration, bundle,
+		func(c *admissionv1.MutatingWebhookConfiguration) (places []place) {
+			for i := range c.Webhooks {
+				places = append(places, place{c.Webhooks[i].Name, c.Webhooks[i].ClientConfig.CABundle})
+			}
+			return places
+		})
+	if err != nil {
 		return fmt.Errorf("mutating webhook configuration %s: %w", k.Configuration, err)
 	}
-	validating, err := client.ValidatingWebhookConfigurations().
-		Get(ctx, k.Configuration, metav1.GetOptions{})
-	if err == nil {
-		var places []place
-		for i := range validating.Webhooks {
-			places = append(places, place{
-				validating.Webhooks[i].Name, validating.Webhooks[i].ClientConfig.CABundle,
-			})
-		}
-		if patch := patchOf(places, bundle); patch != nil {
-			_, err = client.ValidatingWebhookConfigurations().
-				Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{})
-		}
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
+	err = trustIn(ctx, client.ValidatingWebhookConfigurations(), k.Configuration, bundle,
+		func(c *admissionv1.ValidatingWebhookConfiguration) (places []place) {
+			for i := range c.Webhooks {
+				places = append(places, place{c.Webhooks[i].Name, c.Webhooks[i].ClientConfig.CABundle})
+			}
+			return places
+		})
+	if err != nil {
 		return fmt.Errorf("validating webhook configuration %s: %w", k.Configuration, err)
 	}
 	return nil
+}
+
+// configurations are the webhook configurations of one kind.
+type configurations[T any] interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (*T, error)
+	Patch(
+		ctx context.Context, name string, kind types.PatchType, patch []byte, opts metav1.PatchOptions,
+		subresources ...string,
+	) (*T, error)
+}
+
+// trustIn has the webhooks of a configuration trust a bundle. It is no error if there is no such
+// configuration.
+func trustIn[T any](
+	ctx context.Context, all configurations[T], name string, bundle []byte,
+	placesOf func(*T) []place,
+) error {
+	found, err := all.Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
+		if patch := patchOf(placesOf(found), bundle); patch != nil {
+			_, err = all.Patch(ctx, name, types.JSONPatchType, patch, metav1.PatchOptions{})
+		}
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // patchOf returns a JSON patch that has all webhooks trust a bundle; nil if they do. It applies

@@ -45,20 +45,9 @@ func (p *Pods) Run(ctx context.Context) error {
 	pods := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "pods"})
 	selector := fields.OneTermEqualSelector("spec.nodeName", p.Node).String()
 	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = selector
-				return pods.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface,
-				error,
-			) {
-				o.FieldSelector = selector
-				return pods.Watch(ctx, o)
-			},
-		},
-		ObjectType: &metav1.PartialObjectMetadata{},
-		Transform:  withoutManagers,
+		ListerWatcher: selected(pods, selector),
+		ObjectType:    &metav1.PartialObjectMetadata{},
+		Transform:     withoutManagers,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(object any) { tell(p.Changed, object) },
 			UpdateFunc: func(_, object any) { tell(p.Changed, object) },
@@ -74,6 +63,22 @@ func (p *Pods) Run(ctx context.Context) error {
 	}
 	controller.RunWithContext(ctx)
 	return nil
+}
+
+// selected lists and watches the objects that a field selector selects.
+func selected(all metadata.ResourceInterface, selector string) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = selector
+			return all.List(ctx, o)
+		},
+		WatchFuncWithContext: func(
+			ctx context.Context, o metav1.ListOptions,
+		) (apiwatch.Interface, error) {
+			o.FieldSelector = selector
+			return all.Watch(ctx, o)
+		},
+	}
 }
 
 // withoutManagers drops what most of an object's metadata is, and nobody reads.

@@ -49,6 +49,7 @@ func (h *hearing) Stop() {
 	h.Interface.Stop()
 }
 
+// pass hands events on, and notes when the last one came. It ends with the watch or with Stop.
 func (h *hearing) pass(s *seen) {
 	defer close(h.out)
 	for event := range h.Interface.ResultChan() {

@@ -80,13 +80,8 @@ func NewEvent(
 	if err := CheckNames(namespace, of.Name); err != nil {
 		return nil, err
 	}
-	if eventType != "Normal" && eventType != "Warning" {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("event type is %q, want Normal or Warning",
-			eventType))
-	}
-	if reason == "" || len(reason) > maxReason {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("event reason is %.80q, want 1 to %d bytes",
-			reason, maxReason))
+	if err := checkWords(eventType, reason); err != nil {
+		return nil, err
 	}
 	message = boundMessage(message)
 	now := metav1.NewTime(time.Now())
@@ -101,6 +96,19 @@ func NewEvent(
 		Source:              EventSource{Component: Component, Host: host},
 		ReportingController: Component, ReportingInstance: host,
 	}, nil
+}
+
+// checkWords refuses a type and a reason that the API server would.
+func checkWords(eventType, reason string) error {
+	if eventType != "Normal" && eventType != "Warning" {
+		return apierrors.NewBadRequest(fmt.Sprintf("event type is %q, want Normal or Warning",
+			eventType))
+	}
+	if reason == "" || len(reason) > maxReason {
+		return apierrors.NewBadRequest(fmt.Sprintf("event reason is %.80q, want 1 to %d bytes",
+			reason, maxReason))
+	}
+	return nil
 }
 
 // eventName returns the object's name, cut to leave room, and a hash.

@@ -246,22 +246,16 @@ func testCreateAnew(t *testing.T, src block.Store, space string) {
 	if second.UID == first.UID || second.ResourceVersion == first.ResourceVersion {
 		t.Errorf("uid %s, version %s of both", first.UID, first.ResourceVersion)
 	}
-	if _, err := src.UpdateBlock(t.Context(), first); !apierrors.IsConflict(err) {
-		t.Errorf("update of the first: got error %v, want conflict", err)
-	}
 	mixed := first.DeepCopy()
 	mixed.ResourceVersion = second.ResourceVersion
-	if _, err := src.UpdateBlock(t.Context(), mixed); !apierrors.IsConflict(err) {
-		t.Errorf("update with the first one's uid: got error %v, want conflict", err)
+	for what, gone := range map[string]*v1alpha1.IPBlock{
+		"the first": first, "the second with the first one's uid": mixed,
+	} {
+		_, err := src.UpdateBlock(t.Context(), gone)
+		wantConflict(t, "update of "+what, err)
+		wantConflict(t, "delete of "+what, src.DeleteBlock(t.Context(), gone))
 	}
-	for _, gone := range []*v1alpha1.IPBlock{first, mixed} {
-		if err := src.DeleteBlock(t.Context(), gone); !apierrors.IsConflict(err) {
-			t.Errorf("delete of the first: got error %v, want conflict", err)
-		}
-	}
-	if err := src.UpdateBlockStatus(t.Context(), first); !apierrors.IsConflict(err) {
-		t.Errorf("status of the first: got error %v, want conflict", err)
-	}
+	wantConflict(t, "status of the first", src.UpdateBlockStatus(t.Context(), first))
 	same(t, "the second", mustBlock(t, src, second.Name), second)
 }
 
@@ -405,9 +399,8 @@ func testBlockStatus(t *testing.T, src block.Store, space string) {
 	if diff := cmp.Diff(updated.Spec, got.Spec); diff != "" || got.Status != created.Status {
 		t.Errorf("status %+v, spec (-want +got):\n%s", got.Status, diff)
 	}
-	if _, err := src.UpdateBlock(t.Context(), updated); !apierrors.IsConflict(err) {
-		t.Errorf("update of the version before the status: got error %v, want conflict", err)
-	}
+	_, err = src.UpdateBlock(t.Context(), updated)
+	wantConflict(t, "update of the version before the status", err)
 	got.Spec.Recall, got.Status = nil, v1alpha1.IPBlockStatus{Used: 9}
 	if _, err := src.UpdateBlock(t.Context(), got); err != nil {
 		t.Fatal(err)
@@ -696,10 +689,15 @@ func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string
 	back.CreateClaim(t, ns, "c")
 	back.CreateClaim(t, ns, "other")
 	claim := mustClaim(t, src, ns, "c")
-	if claim.Name != "c" || claim.Namespace != ns || claim.UID == "" || claim.Spec.Network != "net" ||
-		claim.Spec.Interface != "net1" ||
-		!slices.Equal(claim.Spec.IPRequests, []string{"10.0.0.7/28"}) || len(claim.Status.IPs) > 0 {
-		t.Errorf("claim is %+v", claim)
+	got := []string{
+		claim.Namespace, claim.Name, claim.Spec.Network, claim.Spec.Interface,
+		fmt.Sprint(claim.Spec.IPRequests, claim.Status.IPs),
+	}
+	if diff := cmp.Diff([]string{ns, "c", "net", "net1", "[10.0.0.7/28] []"}, got); diff != "" {
+		t.Errorf("claim (-want +got):\n%s", diff)
+	}
+	if claim.UID == "" {
+		t.Error("the claim has no uid")
 	}
 	testClaimAddresses(t, src, claim)
 	if other := mustClaim(t, src, ns, "other"); len(other.Status.IPs) > 0 || other.UID == claim.UID {

@@ -205,6 +205,14 @@ func testPublishKeepsOthers(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// wantConflict fails the test unless the source has said that somebody else was faster.
+func wantConflict(t *testing.T, what string, err error) {
+	t.Helper()
+	if !apierrors.IsConflict(err) {
+		t.Errorf("%s: got error %v, want conflict", what, err)
+	}
+}
+
 func testPublishAgain(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
@@ -221,9 +229,8 @@ func testPublishAgain(t *testing.T, src Source, back Backend, ns string) {
 			continue
 		}
 		// What was true of the pod before is not now.
-		if err := src.PublishStatus(t.Context(), before, "[late]"); !apierrors.IsConflict(err) {
-			t.Errorf("after status %q: got error %v, want conflict", status, err)
-		}
+		wantConflict(t, fmt.Sprintf("after status %q", status),
+			src.PublishStatus(t.Context(), before, "[late]"))
 	}
 }
 
@@ -258,9 +265,8 @@ func testPublishOver(t *testing.T, src Source, back Backend, ns string) {
 			}
 			wrong := *pod
 			wrong.Annotations = known
-			if err := src.PublishStatus(t.Context(), &wrong, "[late]"); !apierrors.IsConflict(err) {
-				t.Errorf("pod %s taken for %s: got error %v, want conflict", name, other, err)
-			}
+			wantConflict(t, "pod "+name+" taken for "+other,
+				src.PublishStatus(t.Context(), &wrong, "[late]"))
 		}
 		if err := src.PublishStatus(t.Context(), pod, "[1]"); err != nil {
 			t.Errorf("pod %s: %v", name, err)
@@ -286,9 +292,7 @@ func testReplaced(t *testing.T, src Source, back Backend, ns string) {
 	if got, there := replaced.Annotations[nadv1.StatusAnnotation]; there {
 		t.Errorf("the new pod has the old one's status %q", got)
 	}
-	if err := src.PublishStatus(t.Context(), old, "[late]"); !apierrors.IsConflict(err) {
-		t.Errorf("got error %v, want conflict", err)
-	}
+	wantConflict(t, "status of the old pod", src.PublishStatus(t.Context(), old, "[late]"))
 	if got, there := mustPod(t, src, ns, "p").Annotations[nadv1.StatusAnnotation]; there {
 		t.Errorf("the new pod has status %q after a conflict", got)
 	}
