@@ -131,24 +131,30 @@ func aliases(raw json.RawMessage) (map[string]string, error) {
 	}
 	all := map[string]string{}
 	for name, value := range keys {
-		kind, err := pluginType(value)
-		if err == nil {
-			err = netconf.CheckType(name)
-		}
-		_, again := keys[kind]
-		switch {
-		case err != nil:
-		case netconf.IsMeta(name), netconf.IsMeta(kind):
-			err = errors.New("is a meta plugin's, which is no network")
-		case again:
-			err = fmt.Errorf("is for %s, which is another name itself", strictjson.Quote(kind))
-		}
-		if err != nil {
+		if all[name], err = alias(name, value, keys); err != nil {
 			return nil, fmt.Errorf("%s: %w", strictjson.Quote(name), err)
 		}
-		all[name] = kind
 	}
 	return all, nil
+}
+
+// alias decodes the plugin type that another name, one of names, is for.
+func alias(
+	name string, value json.RawMessage, names map[string]json.RawMessage,
+) (kind string, err error) {
+	if kind, err = pluginType(value); err != nil {
+		return "", err
+	}
+	if err := netconf.CheckType(name); err != nil {
+		return "", err
+	}
+	if netconf.IsMeta(name) || netconf.IsMeta(kind) {
+		return "", errors.New("is a meta plugin's, which is no network")
+	}
+	if _, again := names[kind]; again {
+		return "", fmt.Errorf("is for %s, which is another name itself", strictjson.Quote(kind))
+	}
+	return kind, nil
 }
 
 // defaultDataRoots returns the directories that CNI plugins have for their data by custom.
@@ -163,6 +169,7 @@ func refusesUnknown(raw json.RawMessage) (bool, error) {
 	return text == "refuse", err
 }
 
+// duration decodes a time that is longer than nothing, such as "30s".
 func duration(raw json.RawMessage) (time.Duration, error) {
 	text, err := quotedString(raw)
 	if err != nil {

@@ -48,6 +48,7 @@ func LoadCall(stdin []byte) (*Call, error) {
 	return loaded(c, read(stdin, c.read))
 }
 
+// loaded returns a part only if nothing is wrong: nobody is to use half of a configuration.
 func loaded[T any](part *T, err error) (*T, error) {
 	if err != nil {
 		return nil, err
@@ -103,6 +104,8 @@ func parseFile(raw []byte) (*Config, error) {
 		"there is none of type braid")
 }
 
+// decodeStdin returns the configuration's keys. It refuses what is too long, no JSON, or has a key
+// twice.
 func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
 	if len(stdin) > MaxStdin {
 		return nil, badConfig("", fmt.Sprintf("keep it below %d bytes", MaxStdin),
@@ -132,6 +135,7 @@ func (c *Call) read(o *object) {
 // read is the reader of Node.
 func (n *Node) read(o *object) { n.readWith(o, (*Node).readNetworks) }
 
+// readForRemoval is the reader of Node for DEL and GC, which need no network to be readable.
 func (n *Node) readForRemoval(o *object) { n.readWith(o, (*Node).keepNetworks) }
 
 func (n *Node) readWith(o *object, networks func(*Node, *object)) {

@@ -85,6 +85,7 @@ func Read(path string) (*Cluster, []Problem, error) {
 	return c, problems, nil
 }
 
+// read reads the keys that are about networks. Others are another tool's to judge.
 func (c *Cluster) read(root *yaml.Node) {
 	r := &c.reader
 	top := r.object("", root)
@@ -107,6 +108,7 @@ func (c *Cluster) misplaced(top *object) {
 	}
 }
 
+// cidr reads a range of addresses; invalid if there is none, or if it is a problem.
 func (c *Cluster) cidr(o *object, key string) netip.Prefix {
 	text := o.text(key)
 	if text == "" {
@@ -121,6 +123,7 @@ func (c *Cluster) cidr(o *object, key string) netip.Prefix {
 	return p.Masked()
 }
 
+// readInterface reads an interface, and the file with its addresses.
 func (c *Cluster) readInterface(path string, node *yaml.Node) {
 	r := &c.reader
 	o := r.object(path, node)
@@ -173,6 +176,7 @@ func (c *Cluster) blockFile(field, name string) *blockFile {
 	return f
 }
 
+// read reads the blocks, and finds the problems within them.
 func (f *blockFile) read(root *yaml.Node) {
 	r := &f.reader
 	top := r.object("", root)
@@ -215,21 +219,7 @@ func (c *Cluster) Check(nodes int) []Problem {
 	seen := map[string]string{}
 	for n := range c.Interfaces {
 		i := &c.Interfaces[n]
-		switch first, taken := seen[i.Network]; {
-		case i.Network == "":
-			c.fail(i.path+".networkName", "give the name of the network in vCenter",
-				"the interface has no network")
-		case !nodenet.IsNetworkName(i.Network):
-			c.fail(i.path+".networkName", "use letters, numbers, blanks and ._:/()-, at most 80",
-				"%s is no name of a network", strictjson.Quote(i.Network))
-		case i.Network == c.Primary:
-			c.fail(i.path+".networkName", "name another network, or remove the interface",
-				"%s is the network of the primary interface", strictjson.Quote(i.Network))
-		case taken:
-			c.fail(i.path+".networkName", "keep one of the two", "%s is that of %s already",
-				strictjson.Quote(i.Network), first)
-		}
-		seen[i.Network] = i.path
+		c.checkNetwork(i, seen)
 		if i.file != nil && i.file.addresses != nil {
 			c.checkBlocks(i, nodes)
 		}
@@ -238,6 +228,26 @@ func (c *Cluster) Check(nodes int) []Problem {
 	return c.reader.problems
 }
 
+// checkNetwork checks the network of an interface. Those seen so far have their paths in seen.
+func (c *Cluster) checkNetwork(i *Interface, seen map[string]string) {
+	switch first, taken := seen[i.Network]; {
+	case i.Network == "":
+		c.fail(i.path+".networkName", "give the name of the network in vCenter",
+			"the interface has no network")
+	case !nodenet.IsNetworkName(i.Network):
+		c.fail(i.path+".networkName", "use letters, numbers, blanks and ._:/()-, at most 80",
+			"%s is no name of a network", strictjson.Quote(i.Network))
+	case i.Network == c.Primary:
+		c.fail(i.path+".networkName", "name another network, or remove the interface",
+			"%s is the network of the primary interface", strictjson.Quote(i.Network))
+	case taken:
+		c.fail(i.path+".networkName", "keep one of the two", "%s is that of %s already",
+			strictjson.Quote(i.Network), first)
+	}
+	seen[i.Network] = i.path
+}
+
+// enabling checks that pods can use the interfaces, and that there are some.
 func (c *Cluster) enabling() {
 	switch {
 	case c.Enabled && !c.DataplaneV2:
@@ -269,16 +279,7 @@ func (c *Cluster) ranges() []clusterRange {
 // checkBlocks judges the addresses of one interface.
 func (c *Cluster) checkBlocks(i *Interface, nodes int) {
 	a, path := i.file.addresses, i.path+".ipBlockFilePath"
-	for n, subnet := range a.Subnets {
-		field := fmt.Sprintf("blocks[%d]", n)
-		for _, of := range c.ranges() {
-			if subnet.Overlaps(of.cidr) {
-				i.file.reader.add(i.file.reader.line(field), field,
-					"use a subnet that shares no address with those of pods and services",
-					"the subnet %s overlaps with %s of the cluster, %s", subnet, of.key, of.cidr)
-			}
-		}
-	}
+	i.file.checkSubnets(c.ranges())
 	c.reader.problems = append(c.reader.problems, i.file.reader.problems...)
 	i.file.reader.problems = nil
 	switch {
@@ -299,6 +300,20 @@ func (c *Cluster) checkBlocks(i *Interface, nodes int) {
 		c.warn(path, "give each an entry with a hostname, if a node is to have it",
 			"%s has %s without a hostname, which no node takes",
 			filepath.Base(i.file.name), failure.Count(a.Unnamed, "address"))
+	}
+}
+
+// checkSubnets checks that the nodes' subnets are not the cluster's own ranges.
+func (f *blockFile) checkSubnets(ranges []clusterRange) {
+	for n, subnet := range f.addresses.Subnets {
+		field := fmt.Sprintf("blocks[%d]", n)
+		for _, of := range ranges {
+			if subnet.Overlaps(of.cidr) {
+				f.reader.add(f.reader.line(field), field,
+					"use a subnet that shares no address with those of pods and services",
+					"the subnet %s overlaps with %s of the cluster, %s", subnet, of.key, of.cidr)
+			}
+		}
 	}
 }
 
@@ -333,10 +348,12 @@ func (c *Cluster) apart() {
 	}
 }
 
+// fail adds a problem with a field of the cluster configuration.
 func (c *Cluster) fail(field, fix, format string, args ...any) {
 	c.reader.add(c.reader.line(field), field, fix, format, args...)
 }
 
+// warn is fail for what works, and is not what somebody meant.
 func (c *Cluster) warn(field, fix, format string, args ...any) {
 	c.fail(field, fix, format, args...)
 	c.reader.problems[len(c.reader.problems)-1].Warning = true

@@ -127,18 +127,7 @@ func objectName(network string) (string, error) {
 
 // nad returns the object of one network.
 func (i *Interface) nad(name, master string) ([]byte, error) {
-	note := fmt.Sprintf("# The network %s, whose DHCP server is not asked for pods: add ipam of "+
-		"type whereabouts, with a range\n# outside of what the server gives away.\n", i.Network)
-	var plugins []any
-	if i.Type == nodenet.Static && i.file != nil && i.file.addresses != nil {
-		note = fmt.Sprintf("# Pods get addresses of %s that no node has.\n", i.Network)
-		plugins = []any{
-			map[string]any{"type": "ipvlan", "master": master, "mode": "l2", "ipam": i.ipam()},
-			map[string]any{"type": "sbr"},
-		}
-	} else {
-		plugins = []any{map[string]any{"type": "macvlan", "master": master, "mode": "bridge"}}
-	}
+	note, plugins := i.plugins(master)
 	config, err := json.MarshalIndent(map[string]any{
 		"cniVersion": "1.0.0", "name": name,
 		"plugins": plugins,
@@ -158,6 +147,31 @@ func (i *Interface) nad(name, master string) ([]byte, error) {
 	return append([]byte("---\n"+note), text...), nil
 }
 
+// plugins returns the plugins of a network on a master, and a comment about the pods' addresses.
+func (i *Interface) plugins(master string) (note string, plugins []any) {
+	if i.Type == nodenet.Static && i.file != nil && i.file.addresses != nil {
+		return fmt.Sprintf("# Pods get addresses of %s that no node has.\n", i.Network), []any{
+			map[string]any{"type": "ipvlan", "master": master, "mode": "l2", "ipam": i.ipam()},
+			map[string]any{"type": "sbr"},
+		}
+	}
+	return fmt.Sprintf("# The network %s, whose DHCP server is not asked for pods: add ipam of "+
+			"type whereabouts, with a range\n# outside of what the server gives away.\n", i.Network),
+		[]any{map[string]any{"type": "macvlan", "master": master, "mode": "bridge"}}
+}
+
+// taken returns what nodes and the router have of subnet number n, as prefixes.
+func (i *Interface) taken(n int) []string {
+	a := i.file.addresses
+	taken := []string{netip.PrefixFrom(a.Gateways[n], a.Gateways[n].BitLen()).String()}
+	for _, s := range merged(a.Spans) {
+		if a.Subnets[n].Contains(s.First) {
+			taken = append(taken, prefixes(s)...)
+		}
+	}
+	return taken
+}
+
 // ipam is of the first subnet, and of the first of the other family, without what nodes and routers
 // have.
 func (i *Interface) ipam() map[string]any {
@@ -168,16 +182,10 @@ func (i *Interface) ipam() map[string]any {
 		if n > 0 && subnet.Addr().Is4() == a.Subnets[0].Addr().Is4() {
 			continue
 		}
-		taken := []string{netip.PrefixFrom(a.Gateways[n], a.Gateways[n].BitLen()).String()}
-		for _, s := range merged(a.Spans) {
-			if subnet.Contains(s.First) {
-				taken = append(taken, prefixes(s)...)
-			}
-		}
 		if n == 0 {
 			ipam["gateway"] = a.Gateways[0].String()
 		}
-		ranges = append(ranges, map[string]any{"range": subnet.String(), "exclude": taken})
+		ranges = append(ranges, map[string]any{"range": subnet.String(), "exclude": i.taken(n)})
 		if len(ranges) == 2 {
 			break
 		}

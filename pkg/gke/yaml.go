@@ -58,6 +58,7 @@ type reader struct {
 	problems []Problem
 }
 
+// add adds a problem; line is 0 for the file as a whole.
 func (r *reader) add(line int, field, fix, format string, args ...any) {
 	r.problems = append(r.problems, Problem{
 		File: r.file, Line: line, Field: field,
@@ -89,6 +90,7 @@ func (r *reader) open() (*yaml.Node, error) {
 // lineOfError finds the line in what the YAML library says.
 var lineOfError = regexp.MustCompile(`^yaml: line (\d+): `)
 
+// parse returns the root of the only document of a file; nil if there is none.
 func (r *reader) parse(raw []byte) *yaml.Node {
 	decoder := yaml.NewDecoder(strings.NewReader(string(raw)))
 	var document, next yaml.Node
@@ -165,6 +167,7 @@ func (r *reader) object(path string, node *yaml.Node) *object {
 	return o
 }
 
+// field returns the path of a key of the object.
 func (o *object) field(key string) string {
 	return strings.TrimPrefix(o.path+"."+strictjson.Label(key), ".")
 }

@@ -20,6 +20,7 @@ type batch struct {
 	optional int
 }
 
+// add adds a message; what names the change in errors.
 func (b *batch) add(kind, flags uint16, what string, attrs []byte) {
 	b.messages = append(b.messages,
 		nl.NetfilterMessage{Type: message(kind), Flags: flags, Family: byte(b.family), Attrs: attrs})
@@ -55,6 +56,8 @@ func (b *batch) ensure(t *Table, have []found) {
 	}
 }
 
+// addRule appends a rule to its chain. The comment is how its owner finds it again; empty for a
+// fixed rule.
 func (b *batch) addRule(t *Table, r Rule, comment string) {
 	var list []byte
 	for _, op := range r.Expr {
@@ -69,6 +72,7 @@ func (b *batch) addRule(t *Table, r Rule, comment string) {
 		"add rule to chain "+r.Chain, attrs)
 }
 
+// deleteRule deletes a rule by its handle, which the kernel gives to no other one.
 func (b *batch) deleteRule(t *Table, r found) {
 	attrs := nl.AppendAttr(place(t, r.chain), unix.NFTA_RULE_HANDLE, r.handle)
 	b.add(unix.NFT_MSG_DELRULE, 0, "delete rule of chain "+r.chain, attrs)
@@ -101,18 +105,22 @@ func (b *batch) explain(failed int, err error) error {
 	return supported(err)
 }
 
+// place returns the attributes that name a chain of a table.
 func place(t *Table, chain string) []byte {
 	return text(text(nil, unix.NFTA_RULE_TABLE, t.Name), unix.NFTA_RULE_CHAIN, chain)
 }
 
+// text appends an attribute with a string, which the kernel wants to end in zero.
 func text(b []byte, kind uint16, s string) []byte {
 	return nl.AppendAttr(b, kind, append([]byte(s), 0))
 }
 
+// u32 appends an attribute with a number, in network order as all of nftables are.
 func u32(b []byte, kind uint16, n uint32) []byte {
 	return nl.AppendAttr(b, kind, binary.BigEndian.AppendUint32(nil, n))
 }
 
+// nest appends an attribute that has attributes in it.
 func nest(b []byte, kind uint16, attrs []byte) []byte {
 	return nl.AppendAttr(b, unix.NLA_F_NESTED|kind, attrs)
 }

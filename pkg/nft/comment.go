@@ -27,6 +27,8 @@ const typeComment = 0
 // keyOf returns the part of the comment that identifies the attachment.
 func keyOf(id attachment.ID) string { return networkPrefix(id.Network) + id.Hash() }
 
+// commentOf returns the comment of an attachment's rules: its key, and its names for people, cut
+// to what a comment may be long.
 func commentOf(id attachment.ID) string {
 	names := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' || r == '\\' {

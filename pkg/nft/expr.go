@@ -167,6 +167,8 @@ func Return() Expr { return verdict(unix.NFT_RETURN, "") }
 // Drop ends the packet.
 func Drop() Expr { return verdict(0 /* NF_DROP */, "") }
 
+// verdict says what becomes of a packet; chain is where it goes on, empty for a verdict that needs
+// none.
 func verdict(code int32, chain string) Expr {
 	attrs := u32(nil, unix.NFTA_VERDICT_CODE, uint32(code))
 	if chain != "" {
@@ -179,16 +181,19 @@ func verdict(code int32, chain string) Expr {
 	}
 }
 
+// immediate loads a value into a register.
 func immediate(reg uint32, value []byte) operation {
 	return operation{
 		"immediate", nest(u32(nil, unix.NFTA_IMMEDIATE_DREG, reg), unix.NFTA_IMMEDIATE_DATA, data(value)),
 	}
 }
 
+// meta loads something that the kernel knows of a packet, such as its protocol.
 func meta(key uint32) operation {
 	return operation{"meta", u32(u32(nil, unix.NFTA_META_KEY, key), unix.NFTA_META_DREG, regA)}
 }
 
+// payload loads bytes of a packet. base is the header that the offset counts from.
 func payload(base, offset, length uint32) operation {
 	attrs := u32(u32(nil, unix.NFTA_PAYLOAD_DREG, regA), unix.NFTA_PAYLOAD_BASE, base)
 	return operation{
@@ -196,6 +201,7 @@ func payload(base, offset, length uint32) operation {
 	}
 }
 
+// masked leaves of what is loaded the bits of a mask.
 func masked(mask []byte) operation {
 	attrs := u32(u32(nil, unix.NFTA_BITWISE_SREG, regA), unix.NFTA_BITWISE_DREG, regA)
 	attrs = nest(u32(attrs, unix.NFTA_BITWISE_LEN, uint32(len(mask))), unix.NFTA_BITWISE_MASK,
@@ -203,6 +209,8 @@ func masked(mask []byte) operation {
 	return operation{"bitwise", nest(attrs, unix.NFTA_BITWISE_XOR, data(make([]byte, len(mask))))}
 }
 
+// compare compares what is loaded with a value, in network order. A packet for which it does not
+// hold goes on to the next rule.
 func compare(c Comparison, value []byte) operation {
 	attrs := u32(u32(nil, unix.NFTA_CMP_SREG, regA), unix.NFTA_CMP_OP, uint32(c))
 	return operation{"cmp", nest(attrs, unix.NFTA_CMP_DATA, data(value))}
@@ -210,4 +218,5 @@ func compare(c Comparison, value []byte) operation {
 
 func data(value []byte) []byte { return nl.AppendAttr(nil, unix.NFTA_DATA_VALUE, value) }
 
+// native returns a number as the kernel has it in a register, for what is no part of a packet.
 func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }

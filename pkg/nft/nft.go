@@ -239,11 +239,7 @@ func (c *Conn) change(
 		if rerr != nil || len(b.messages) == 0 {
 			return rerr
 		}
-		failed, berr := c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages)
-		if b.optional > 0 && failed >= b.optional {
-			failed, berr = c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation,
-				b.messages[:b.optional])
-		}
+		failed, berr := c.send(ctx, generation, b)
 		if berr == nil {
 			return nil
 		}
@@ -253,6 +249,16 @@ func (c *Conn) change(
 		}
 	}
 	return fmt.Errorf("change nftables table %s: %w", t.Name, err)
+}
+
+// send makes the changes of a batch, without the optional ones if one of these fails. With an error
+// it returns which message failed.
+func (c *Conn) send(ctx context.Context, generation uint32, b *batch) (failed int, err error) {
+	failed, err = c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages)
+	if b.optional > 0 && failed >= b.optional {
+		return c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages[:b.optional])
+	}
+	return failed, err
 }
 
 // moved reports whether an operation may be tried again: the state was another one than that which
@@ -267,13 +273,7 @@ func (c *Conn) Check(ctx context.Context, t *Table, id attachment.ID, rules ...R
 	if err != nil {
 		return err
 	}
-	key := keyOf(id)
-	byChain := map[string][]found{}
-	for _, r := range have {
-		if r.key == key {
-			byChain[r.chain] = append(byChain[r.chain], r)
-		}
-	}
+	byChain := rulesOf(keyOf(id), have)
 	for i, want := range rules {
 		rest := byChain[want.Chain]
 		if len(rest) == 0 {
@@ -292,6 +292,17 @@ func (c *Conn) Check(ctx context.Context, t *Table, id attachment.ID, rules ...R
 		}
 	}
 	return checkFixed(t, have)
+}
+
+// rulesOf returns the rules of an attachment by their chains.
+func rulesOf(key string, have []found) map[string][]found {
+	byChain := map[string][]found{}
+	for _, r := range have {
+		if r.key == key {
+			byChain[r.chain] = append(byChain[r.chain], r)
+		}
+	}
+	return byChain
 }
 
 // checkFixed compares the rules that are no attachment's.

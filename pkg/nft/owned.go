@@ -34,6 +34,8 @@ func owned(have []found, want func(key string) bool) []Owned {
 	return all
 }
 
+// operationOf reads an expression of the kernel's. One that is malformed has no name, so it is
+// none that is looked for.
 func operationOf(element []byte) (op operation) {
 	for kind, value := range nl.Attrs(element) {
 		switch kind &^ unix.NLA_F_NESTED {
@@ -100,31 +102,36 @@ type Match struct {
 func (o Owned) Match() (m Match) {
 	loopback := NotLoopback()
 	for ops := matches(o.ops); len(ops) > 0; {
-		if begins(ops, loopback) {
+		switch {
+		case begins(ops, loopback):
 			m.Family, m.NotLoopback, ops = IPv4, true, ops[len(loopback):]
-			continue
-		}
-		var value []byte
-		if len(ops) > 1 {
-			value = equals(ops[1])
-		}
-		switch load := ops[0]; {
-		case len(value) == 1 && load.is(meta(unix.NFT_META_NFPROTO)):
-			m.Family = Family(value[0])
-		case len(value) == 1 && load.is(meta(unix.NFT_META_L4PROTO)):
-			m.Protocol = value[0]
-		case len(value) == 2 && load.is(payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)):
-			m.Port = binary.BigEndian.Uint16(value)
-		case len(value) == 4 && load.is(payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset4, 4)),
-			len(value) == 16 && load.is(payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset6, 16)):
-			m.Destination, _ = netip.AddrFromSlice(value)
+		case len(ops) > 1 && m.take(ops[0], equals(ops[1])):
+			ops = ops[2:]
 		default:
 			m.More, ops = true, ops[1:]
-			continue
 		}
-		ops = ops[2:]
 	}
 	return m
+}
+
+// take notes that what an operation loads is compared with a value. It reports whether that is
+// something that Match has a field for.
+func (m *Match) take(load operation, value []byte) bool {
+	of := func(length int, field operation) bool { return len(value) == length && load.is(field) }
+	switch {
+	case of(1, meta(unix.NFT_META_NFPROTO)):
+		m.Family = Family(value[0])
+	case of(1, meta(unix.NFT_META_L4PROTO)):
+		m.Protocol = value[0]
+	case of(2, payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2)):
+		m.Port = binary.BigEndian.Uint16(value)
+	case of(4, payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset4, 4)),
+		of(16, payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset6, 16)):
+		m.Destination, _ = netip.AddrFromSlice(value)
+	default:
+		return false
+	}
+	return true
 }
 
 // equals returns the value that an operation compares for equality with; nil for one that does
