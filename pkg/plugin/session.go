@@ -139,27 +139,41 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 		Ignored: p.ignored, Validate: p.validate,
 	}
 	if p.protect != nil {
-		prepared.Protect = func(ctx context.Context, call *invoke.Call) error {
-			_, req, err := b.session.request(call)
-			if err != nil {
-				return err
-			}
-			return p.protect(ctx, req)
-		}
+		prepared.Protect = b.session.protecting(p.protect)
 	}
 	if p.room != nil {
-		prepared.Room = func(ctx context.Context, call *invoke.Call) (uint64, error) {
-			_, req, err := b.session.request(call)
-			if err != nil {
-				return 0, err
-			}
-			return p.room(ctx, req)
-		}
+		prepared.Room = b.session.counting(p.room)
 	}
 	if p.keys.refused != nil {
 		prepared.Refused = p.keys.refused
 	}
 	return prepared, nil
+}
+
+// protecting returns the wire form of a plugin's Protect.
+func (s *Session) protecting(
+	protect func(context.Context, *Request) error,
+) func(context.Context, *invoke.Call) error {
+	return func(ctx context.Context, call *invoke.Call) error {
+		_, req, err := s.request(call)
+		if err != nil {
+			return err
+		}
+		return protect(ctx, req)
+	}
+}
+
+// counting returns the wire form of a plugin's Room.
+func (s *Session) counting(
+	room func(context.Context, *Request) (uint64, error),
+) func(context.Context, *invoke.Call) (uint64, error) {
+	return func(ctx context.Context, call *invoke.Call) (uint64, error) {
+		_, req, err := s.request(call)
+		if err != nil {
+			return 0, err
+		}
+		return room(ctx, req)
+	}
 }
 
 // run calls an operation. What an ADD that fails has done is taken back, also after its time is up.

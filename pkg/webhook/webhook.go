@@ -70,13 +70,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve admission: %w", err)
 	}
 	s.ending = make(chan struct{})
-	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: defaultTimeout, ReadTimeout: 3 * defaultTimeout,
-		IdleTimeout: 5 * time.Minute,
-		TLSConfig:   &tls.Config{GetCertificate: s.Certificate, MinVersion: tls.VersionTLS12},
-		// probes, and who does not trust us
-		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-	}
+	server := s.server()
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(listener, "", "") }()
 	s.Log.InfoContext(ctx, "serving admission", "address", listener.Addr().String())
@@ -97,6 +91,17 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("end admission: %w", err)
 	}
 	return nil
+}
+
+// server returns the server, with bounds for clients that are slow or silent.
+func (s *Server) server() *http.Server {
+	return &http.Server{
+		Handler: s.handler(), ReadHeaderTimeout: defaultTimeout, ReadTimeout: 3 * defaultTimeout,
+		IdleTimeout: 5 * time.Minute,
+		TLSConfig:   &tls.Config{GetCertificate: s.Certificate, MinVersion: tls.VersionTLS12},
+		// probes, and who does not trust us
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
 }
 
 // handler serves reviews, readiness and metrics, which have a registry of their own.

@@ -59,21 +59,10 @@ func (r *Runtime) Sandboxes(ctx context.Context) (*List, error) {
 	return nil, all
 }
 
+// ask lists the sandboxes of the runtime at a socket, which has to be the one of this node.
 func (r *Runtime) ask(ctx context.Context, socket string) (list *List, err error) {
 	peer := make(chan string, 1)
-	conn, err := grpc.NewClient("passthrough:///"+socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-			if err == nil {
-				select {
-				case peer <- listener(conn):
-				default: // another try is answered by the same
-				}
-			}
-			return conn, err
-		}))
+	conn, err := connect(socket, peer)
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +76,7 @@ func (r *Runtime) ask(ctx context.Context, socket string) (list *List, err error
 	own := false
 	for _, s := range answer.GetItems() {
 		list.IDs[s.GetId()] = true
-		own = own || r.Pod != "" && s.GetLabels()[podUID] == r.Pod &&
-			s.GetState() == runtimev1.PodSandboxState_SANDBOX_READY
+		own = own || r.isOwn(s)
 	}
 	switch {
 	case !own:
@@ -98,6 +86,30 @@ func (r *Runtime) ask(ctx context.Context, socket string) (list *List, err error
 		return nil, errors.New("it is not known which program listens")
 	}
 	return list, nil
+}
+
+// isOwn reports whether a sandbox is the agent's own.
+func (r *Runtime) isOwn(s *runtimev1.PodSandbox) bool {
+	return r.Pod != "" && s.GetLabels()[podUID] == r.Pod &&
+		s.GetState() == runtimev1.PodSandboxState_SANDBOX_READY
+}
+
+// connect returns a client of a socket. The program that listens there is sent to peer, when the
+// first call has connected.
+func connect(socket string, peer chan<- string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+			if err == nil {
+				select {
+				case peer <- listener(conn):
+				default: // another try is answered by the same
+				}
+			}
+			return conn, err
+		}))
 }
 
 // listener returns the name of the program that listens at the other end; empty if it is not known.

@@ -57,14 +57,7 @@ type entry struct {
 func (c *Controller) Changed(pod *metav1.ObjectMeta) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.pods[pod.UID]
-	if e == nil {
-		e = &entry{}
-		if c.pods == nil {
-			c.pods = map[types.UID]*entry{}
-		}
-		c.pods[pod.UID] = e
-	}
+	e := c.entry(pod.UID)
 	was := e.pod
 	e.pod = pod
 	asked := pod.Annotations[nadv1.NetworksAnnotation]
@@ -79,6 +72,19 @@ func (c *Controller) Changed(pod *metav1.ObjectMeta) {
 	}
 	e.due, e.wait = time.Now(), 0
 	c.signal()
+}
+
+// entry returns the entry of a pod, a new one if it has none. The lock is held.
+func (c *Controller) entry(uid types.UID) *entry {
+	e := c.pods[uid]
+	if e == nil {
+		e = &entry{}
+		if c.pods == nil {
+			c.pods = map[types.UID]*entry{}
+		}
+		c.pods[uid] = e
+	}
+	return e
 }
 
 // Gone says that a pod is not there any more.

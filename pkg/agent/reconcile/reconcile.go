@@ -103,6 +103,8 @@ func (r *Reconciler) Pass(ctx context.Context) {
 	maps.DeleteFunc(r.waits, func(_ string, w wait) bool { return now.Sub(w.until) > maxWait })
 }
 
+// forgotten removes the sandboxes that the runtime knew neither at the last look nor knows now. One
+// look is not enough: a sandbox that is being made is in no list yet.
 func (r *Reconciler) forgotten(ctx context.Context) {
 	now, last, err := r.look(ctx)
 	if err != nil {
@@ -118,18 +120,28 @@ func (r *Reconciler) forgotten(ctx context.Context) {
 		return
 	}
 	for mark := range last.recorded {
-		id := mark.ContainerID
-		if !now.recorded[mark] || last.list.IDs[id] || now.list.IDs[id] || ctx.Err() != nil {
+		if !last.lacks(mark) || !now.lacks(mark) || ctx.Err() != nil {
 			continue
 		}
-		r.try(ctx, id, "a sandbox that its runtime has forgotten is not removed", func() error {
-			removed, err := r.Sandboxes.RemoveForgotten(ctx, mark, now.list.Runtime)
-			if removed && r.Removed != nil {
-				r.Removed()
-			}
-			return err
+		const trouble = "a sandbox that its runtime has forgotten is not removed"
+		r.try(ctx, mark.ContainerID, trouble, func() error {
+			return r.remove(ctx, mark, now.list.Runtime)
 		})
 	}
+}
+
+// remove removes a sandbox that the runtime has forgotten. Somebody may have removed it already.
+func (r *Reconciler) remove(ctx context.Context, mark record.Mark, runtime string) error {
+	removed, err := r.Sandboxes.RemoveForgotten(ctx, mark, runtime)
+	if removed && r.Removed != nil {
+		r.Removed()
+	}
+	return err
+}
+
+// lacks reports whether there is a record of a sandbox that the runtime does not list.
+func (l *look) lacks(mark record.Mark) bool {
+	return l.recorded[mark] && !l.list.IDs[mark.ContainerID]
 }
 
 // look asks the runtime. It returns the last look, too, if there was one.
