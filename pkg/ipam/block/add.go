@@ -260,18 +260,8 @@ func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 	now, looked := s.m.now(), 0
 	prefixes, err := s.onShelf(w.Space, open)
 	for _, p := range prefixes {
-		if !w.fits(p) {
-			continue
-		}
-		b, err := s.block(w.Space, p)
-		if err == nil && b != nil && b.place() != open { // who moved it was killed
-			err = s.save(b)
-		}
-		if err != nil {
-			s.m.Log.Error("block passed over", "space", w.Space, "block", p, "error", err)
-			continue
-		}
-		if b == nil || b.State != owned || !b.looked(w) {
+		b := s.openBlock(w, p)
+		if b == nil {
 			continue
 		}
 		a, rested, ok := b.pick(w, now, already)
@@ -289,10 +279,33 @@ func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 	return found, addr, err
 }
 
+// openBlock returns a block of the shelf open from which the wish may have an address; nil if it is
+// none, or cannot be read.
+func (s *session) openBlock(w Wish, p netip.Prefix) *local {
+	if !w.fits(p) {
+		return nil
+	}
+	b, err := s.block(w.Space, p)
+	if err == nil && b != nil && b.place() != open { // who moved it was killed
+		err = s.save(b)
+	}
+	if err != nil {
+		s.m.Log.Error("block passed over", "space", w.Space, "block", p, "error", err)
+		return nil
+	}
+	if b == nil || !b.gives(w) {
+		return nil
+	}
+	return b
+}
+
+// gives reports whether addresses of the block may be given to the wish.
+func (b *local) gives(w Wish) bool { return b.State == owned && b.looked(w) }
+
 // pickAsked is pick for an address that is asked for.
 func (s *session) pickAsked(w Wish, already []picked) (*local, error) {
 	b, err := s.block(w.Space, blockOf(w.Asked))
-	if err != nil || b == nil || b.State != owned || !b.looked(w) {
+	if err != nil || b == nil || !b.gives(w) {
 		return nil, err
 	}
 	if slices.Contains(already, picked{b, w.Asked}) {
@@ -304,6 +317,7 @@ func (s *session) pickAsked(w Wish, already []picked) (*local, error) {
 	return b, nil
 }
 
+// pick finds an address of the block for the wish. It prefers one that has rested.
 func (b *local) pick(w Wish, now time.Time, already []picked) (addr netip.Addr, rested, ok bool) {
 	used := func(a netip.Addr) bool {
 		_, ok := b.Used[a]
@@ -339,17 +353,17 @@ func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err e
 	if found == nil {
 		found = &held{Holder: Holder{ID: a}}
 	}
-	if broken == nil {
-		orphans, err := m.recollect(ctx)
-		if orphans[a] != nil {
-			found.Shared = orphans[a].Shared
+	if broken != nil {
+		m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
+		shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+		if err == nil {
+			found.Shared, err = m.entries(ctx, a, shared...)
 		}
 		return found, err
 	}
-	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
-	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
-	if err == nil {
-		found.Shared, err = m.entries(ctx, a, shared...)
+	orphans, err := m.recollect(ctx)
+	if orphans[a] != nil {
+		found.Shared = orphans[a].Shared
 	}
 	return found, err
 }
@@ -374,20 +388,9 @@ func (m *Manager) holds(
 	if has, err = m.held(ctx, a); err != nil || has == nil {
 		return nil, nil, err
 	}
-	elsewhere := slices.Clone(has.Shared)
-	err = m.locked(ctx, func(s *session) error {
-		for _, at := range has.Local {
-			b, err := s.block(at.Space, blockOf(at.Addr))
-			switch {
-			case err != nil:
-				return err
-			case b == nil || b.State == claiming:
-				elsewhere = append(elsewhere, at)
-			case b.State != lost && b.Used[at.Addr].ID == a:
-				addrs = append(addrs, at)
-			}
-		}
-		return nil
+	elsewhere, err := inside(ctx, m, func(s *session) (list []heldAddr, err error) {
+		addrs, list, err = s.holdsLocally(has)
+		return list, err
 	})
 	if err != nil {
 		return nil, nil, err
@@ -404,6 +407,24 @@ func (m *Manager) holds(
 	}
 	entries, err := m.entries(ctx, a, shared...)
 	return has, append(addrs, entries...), err
+}
+
+// holdsLocally returns those addresses that are recorded as the attachment's in the node's own
+// blocks, and those that may be held in the API.
+func (s *session) holdsLocally(has *held) (addrs, elsewhere []heldAddr, err error) {
+	elsewhere = slices.Clone(has.Shared)
+	for _, at := range has.Local {
+		b, err := s.block(at.Space, blockOf(at.Addr))
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case b == nil || b.State == claiming:
+			elsewhere = append(elsewhere, at)
+		case b.State != lost && b.Used[at.Addr].ID == has.Holder.ID:
+			addrs = append(addrs, at)
+		}
+	}
+	return addrs, elsewhere, nil
 }
 
 // distinctBlocks leaves one address of each block.

@@ -120,16 +120,7 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 	if err != nil {
 		return err
 	}
-	err = m.locked(ctx, func(s *session) error {
-		for h, err := range s.everyHeld() {
-			if err != nil { // what it held is found below
-				m.Log.Error("what an attachment holds cannot be read", "error", err)
-				continue
-			}
-			all.of(h.Holder)
-		}
-		return s.search(all)
-	})
+	err = m.locked(ctx, func(s *session) error { return s.everyHolder(all) })
 	stale := func(a attachment.ID) bool {
 		return a.Network == network && a.ContainerID != "" && !slices.Contains(valid, a)
 	}
@@ -148,4 +139,17 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 		return id.named(e.Node) && (bootOf(e.Node) != id.Boot || stale(attachmentOf(e)))
 	}
 	return errors.Join(append(errs, m.strikeAll(ctx, metav1.ListOptions{}, gonePart))...)
+}
+
+// everyHolder adds all that hold something by local state. What cannot be read is found in the
+// blocks.
+func (s *session) everyHolder(all holdings) error {
+	for h, err := range s.everyHeld() {
+		if err != nil {
+			s.m.Log.Error("what an attachment holds cannot be read", "error", err)
+			continue
+		}
+		all.of(h.Holder)
+	}
+	return s.search(all)
 }

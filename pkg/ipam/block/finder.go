@@ -250,14 +250,7 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 	if ok, err := f.fromOwn(ctx); ok || err != nil {
 		return nil, err
 	}
-	victims := slices.DeleteFunc(slices.Clone(f.listed), func(b listed) bool {
-		return b.Spec.Owner == nil || !f.w.fits(b.cidr) || !f.lasting && f.me.owns(&b.IPBlock)
-	})
-	if len(victims) == 0 {
-		victims = slices.DeleteFunc(slices.Clone(f.overlaps), func(b listed) bool {
-			return b.Spec.Owner == nil || !f.w.fits(b.cidr)
-		})
-	}
+	victims := f.victims()
 	if len(victims) == 0 {
 		return nil, fmt.Errorf("%w in %v", ErrFull, f.w)
 	}
@@ -269,17 +262,37 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 	case f.me.owns(victim): // what lasts is none of its own
 		return victim, f.give(ctx, f.me, victim.Spec.Space, chosen.cidr, (*local).ours)
 	}
-	if victim.Spec.Recall == nil {
-		victim.Spec.Recall = &v1alpha1.Recall{By: f.me.Name, At: metav1.NewTime(f.wall())}
-		if err := f.step("recall block"); err != nil {
-			return nil, err
-		}
-		_, err := f.Store.UpdateBlock(ctx, victim)
-		if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("recall block %s: %w", victim.Name, err)
-		}
+	return victim, f.askToShare(ctx, victim)
+}
+
+// victims returns the blocks of the window that other nodes may be asked to share; those of the
+// spaces beside if there are none.
+func (f *finder) victims() []listed {
+	victims := slices.DeleteFunc(slices.Clone(f.listed), func(b listed) bool {
+		return b.Spec.Owner == nil || !f.w.fits(b.cidr) || !f.lasting && f.me.owns(&b.IPBlock)
+	})
+	if len(victims) > 0 {
+		return victims
 	}
-	return victim, nil
+	return slices.DeleteFunc(slices.Clone(f.overlaps), func(b listed) bool {
+		return b.Spec.Owner == nil || !f.w.fits(b.cidr)
+	})
+}
+
+// askToShare asks the owner of a block to share it, unless somebody has.
+func (f *finder) askToShare(ctx context.Context, victim *v1alpha1.IPBlock) error {
+	if victim.Spec.Recall != nil {
+		return nil
+	}
+	victim.Spec.Recall = &v1alpha1.Recall{By: f.me.Name, At: metav1.NewTime(f.wall())}
+	if err := f.step("recall block"); err != nil {
+		return err
+	}
+	_, err := f.Store.UpdateBlock(ctx, victim)
+	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("recall block %s: %w", victim.Name, err)
+	}
+	return nil
 }
 
 // choose prefers blocks that were recalled a moment ago, then those that say that something is
@@ -339,17 +352,7 @@ func (m *Manager) object(space string, cidr netip.Prefix, owner *v1alpha1.Node) 
 // createOwned claims the block for this node; false if it exists. The claim is written down before
 // it is made, so that one whose answer is lost is not taken for a block that was in use.
 func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
-	var b *local
-	again := false
-	err = f.locked(ctx, func(l *session) (err error) {
-		if b, err = l.block(f.w.Space, cidr); err != nil || b != nil {
-			again = b != nil
-			return err
-		}
-		b = f.newLocal(f.w.Space, cidr, claiming)
-		b.Idle = f.now()
-		return l.save(b)
-	})
+	b, again, err := f.noteClaim(ctx, cidr)
 	if err != nil || b.State != claiming { // it stands aside
 		return false, err
 	}
@@ -376,6 +379,23 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 		return false, err
 	}
 	return f.keep(ctx, cidr)
+}
+
+// noteClaim writes down that the block is about to be claimed. again: there was a file of it, which
+// it returns as it is.
+func (f *finder) noteClaim(
+	ctx context.Context, cidr netip.Prefix,
+) (b *local, again bool, err error) {
+	err = f.locked(ctx, func(l *session) (err error) {
+		if b, err = l.block(f.w.Space, cidr); err != nil || b != nil {
+			again = b != nil
+			return err
+		}
+		b = f.newLocal(f.w.Space, cidr, claiming)
+		b.Idle = f.now()
+		return l.save(b)
+	})
+	return b, again, err
 }
 
 // keep returns a block that the node has just claimed back, if there is one of its addresses in a

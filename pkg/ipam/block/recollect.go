@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 )
 
 // What an attachment holds is written before it is held, so a directory without its file says that
@@ -48,22 +50,7 @@ func (m *Manager) recollect(ctx context.Context) (orphans holdings, err error) {
 	if err != nil {
 		return nil, err
 	}
-	orphans = holdings{}
-	strange := map[string]bool{}
-	for i := range shared {
-		for _, e := range shared[i].Spec.Allocations {
-			addr, err := netip.ParseAddr(e.Address)
-			for _, s := range Sandboxes(e) {
-				if err == nil && s.ContainerID != "" && s.Node != nil && bootOf(s.Node) == id.Boot {
-					h := orphans.of(Holder{attachmentOf(s), s.PodUID, s.Pod})
-					h.Shared = append(h.Shared, heldAddr{shared[i].Spec.Space, addr})
-					if !id.named(s.Node) {
-						strange[s.Node.NodeName] = true
-					}
-				}
-			}
-		}
-	}
+	orphans, strange := orphansIn(shared, id)
 	for name := range strange {
 		if _, err := m.Nodes.Node(ctx, name); !apierrors.IsNotFound(err) {
 			return orphans, nil //nolint:nilerr // it may be another machine in the same boot
@@ -73,6 +60,33 @@ func (m *Manager) recollect(ctx context.Context) (orphans holdings, err error) {
 		m.Log.WarnContext(ctx, "what this node's attachments hold is asked for again", "error", err)
 	}
 	return orphans, nil
+}
+
+// orphansIn returns what containers of this boot hold of shared blocks, and the names of nodes,
+// other than this one's, under which they do.
+func orphansIn(
+	shared []v1alpha1.IPBlock, id *identity,
+) (orphans holdings, strange map[string]bool) {
+	orphans, strange = holdings{}, map[string]bool{}
+	for _, object := range shared {
+		for _, e := range object.Spec.Allocations {
+			addr, err := netip.ParseAddr(e.Address)
+			if err != nil {
+				continue
+			}
+			for _, s := range Sandboxes(e) {
+				if s.ContainerID == "" || s.Node == nil || bootOf(s.Node) != id.Boot {
+					continue
+				}
+				h := orphans.of(Holder{attachmentOf(s), s.PodUID, s.Pod})
+				h.Shared = append(h.Shared, heldAddr{object.Spec.Space, addr})
+				if !id.named(s.Node) {
+					strange[s.Node.NodeName] = true
+				}
+			}
+		}
+	}
+	return orphans, strange
 }
 
 // fence takes up again the node's blocks of this boot whose local state was lost. What a process

@@ -26,10 +26,12 @@ const (
 	lastPause  = 200 * time.Millisecond
 )
 
+// attachmentOf returns the attachment that an entry of a shared block names.
 func attachmentOf(a v1alpha1.Allocation) attachment.ID {
 	return attachment.ID{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}
 }
 
+// allocation returns an address of this node's container as an entry of a shared block.
 func allocation(a netip.Addr, h Holder, me *identity) v1alpha1.Allocation {
 	return v1alpha1.Allocation{
 		Address: a.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod,
@@ -86,12 +88,7 @@ func (m *Manager) swap(
 		if err := m.step(step); err != nil {
 			return nil, err
 		}
-		stored, err := object, error(nil)
-		if object.Spec.Owner == nil && len(object.Spec.Allocations) == 0 {
-			err = m.Store.DeleteBlock(ctx, object)
-		} else {
-			stored, err = m.Store.UpdateBlock(ctx, object)
-		}
+		stored, err := m.put(ctx, object)
 		if err == nil {
 			return stored, nil
 		}
@@ -103,6 +100,16 @@ func (m *Manager) swap(
 			return nil, fmt.Errorf("%s %s, which others change too: %w", step, name, err)
 		}
 	}
+}
+
+// put replaces a block that was changed, or deletes it if it belongs to nobody.
+func (m *Manager) put(
+	ctx context.Context, object *v1alpha1.IPBlock,
+) (*v1alpha1.IPBlock, error) {
+	if object.Spec.Owner == nil && len(object.Spec.Allocations) == 0 {
+		return object, m.Store.DeleteBlock(ctx, object)
+	}
+	return m.Store.UpdateBlock(ctx, object)
 }
 
 // lookUp returns the object of a block; nil if there is none.
@@ -160,14 +167,7 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.I
 	if err != nil {
 		return err
 	}
-	err = m.locked(ctx, func(s *session) error {
-		b, err := s.block(at.Space, blockOf(at.Addr))
-		if err != nil || b == nil {
-			return err
-		}
-		return s.leave(b, a)
-	})
-	if err != nil {
+	if err := m.leaveOwn(ctx, at, a); err != nil {
 		return err
 	}
 	_, err = m.edit(ctx, at.block(), object, func(object *v1alpha1.IPBlock) (bool, error) {
@@ -176,6 +176,17 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.I
 		}), nil
 	})
 	return err
+}
+
+// leaveOwn releases what the attachment holds of a block by its file, if there is one.
+func (m *Manager) leaveOwn(ctx context.Context, at heldAddr, a attachment.ID) error {
+	return m.locked(ctx, func(s *session) error {
+		b, err := s.block(at.Space, blockOf(at.Addr))
+		if err != nil || b == nil {
+			return err
+		}
+		return s.leave(b, a)
+	})
 }
 
 // strikeAll is strike for all shared blocks.

@@ -16,7 +16,8 @@ import "github.com/braid-cni/braid/pkg/attachment"
 // before an Add that of blocks.
 //
 // Blocks whose addresses are all in use stand on a shelf of their own, and so do those from which
-// nothing may be given, so that what an Add costs does not depend on how much is in use.
+// nothing may be given, so that what an Add costs does not depend on how much is in use: with
+// sixteen full blocks among the others, an Add and a Del took three to eight times as long.
 const (
 	nodeFile  = "node"
 	heldDir   = "held"
@@ -42,7 +43,8 @@ const (
 	owned state = "owned"
 	// claiming: the object is about to be created, or was, and the answer is not known.
 	claiming state = "claiming"
-	// dormant: the block is the node's from before a reboot, and not taken up again yet.
+	// dormant: the block is the node's from before a reboot, and not taken up again yet. Most are
+	// given back without that; to take all up at once is one write for each, before the first Add.
 	dormant state = "dormant"
 	// giving: the block is about to be deleted or shared.
 	giving state = "giving"

@@ -143,15 +143,8 @@ func (s *supplier) shareAt(ctx context.Context, c candidate) (bool, error) {
 
 // createShared makes a shared block with an address for the wish in it; false if the block exists.
 func (s *supplier) createShared(ctx context.Context, cidr netip.Prefix) (bool, error) {
-	addr := s.w.Asked
+	addr := s.unbarred(cidr)
 	if !addr.IsValid() {
-		for a := range s.w.Window.In(cidr) {
-			if addr = a; !s.barred[a] {
-				break
-			}
-		}
-	}
-	if s.barred[addr] {
 		return false, nil
 	}
 	at := heldAddr{s.w.Space, addr}
@@ -179,6 +172,12 @@ func (s *supplier) createShared(ctx context.Context, cidr netip.Prefix) (bool, e
 		return false, err
 	}
 	return true, nil
+}
+
+// unbarred returns the first address of a block that the wish may have; not valid if there is none.
+func (s *supplier) unbarred(cidr netip.Prefix) netip.Addr {
+	addr, _ := s.free(&v1alpha1.IPBlock{}, cidr)
+	return addr
 }
 
 // asked gets the one block that has the address that is asked for.
@@ -225,24 +224,11 @@ func (s *supplier) adjust(
 	}
 	var got netip.Addr
 	isNew := false
-	changed, err := s.edit(ctx, at.block(), object, func(object *v1alpha1.IPBlock) (bool, error) {
-		cidr, err := ParseBlock(object.Spec.CIDR)
-		if err != nil {
-			return false, err
-		}
-		addr, mine := s.free(object, cidr)
-		if !addr.IsValid() {
-			return false, nil
-		}
-		got, isNew = addr, mine < 0 || object.Spec.Allocations[mine].Claim == nil
-		entry := s.entry(addr)
-		if mine >= 0 {
-			join(&object.Spec.Allocations[mine], entry)
-		} else {
-			object.Spec.Allocations = append(object.Spec.Allocations, entry)
-		}
-		return true, nil
-	})
+	changed, err := s.edit(ctx, at.block(), object,
+		func(object *v1alpha1.IPBlock) (_ bool, err error) {
+			got, isNew, err = s.enter(object)
+			return got.IsValid(), err
+		})
 	if err != nil || !changed {
 		return false, err
 	}
@@ -256,6 +242,26 @@ func (s *supplier) adjust(
 		return false, err
 	}
 	return true, nil
+}
+
+// enter adds an address for the wish to a shared block; not valid if none is free. isNew: no claim
+// kept it before.
+func (s *supplier) enter(object *v1alpha1.IPBlock) (addr netip.Addr, isNew bool, err error) {
+	cidr, err := ParseBlock(object.Spec.CIDR)
+	if err != nil {
+		return netip.Addr{}, false, err
+	}
+	addr, mine := s.free(object, cidr)
+	switch {
+	case !addr.IsValid():
+	case mine < 0:
+		object.Spec.Allocations = append(object.Spec.Allocations, s.entry(addr))
+		return addr, true, nil
+	default:
+		isNew = object.Spec.Allocations[mine].Claim == nil
+		join(&object.Spec.Allocations[mine], s.entry(addr))
+	}
+	return addr, isNew, nil
 }
 
 // intend notes that the attachment may hold an address of the block, before it does; false if the
