@@ -343,7 +343,7 @@ func (a *API) Client() kubernetes.Interface { return a.client }
 func freePort() (int, error) {
 	for range 100 {
 		var b [2]byte
-		_, _ = rand.Read(b[:]) // never fails
+		rand.Read(b[:]) // never fails
 		port := 20000 + (int(b[0])<<8|int(b[1]))%12000
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {

@@ -66,7 +66,7 @@ func (p *process) kill() {
 	if p == nil || !p.running() {
 		return
 	}
-	_ = p.cmd.Process.Kill() // fails only where it is gone already
+	p.cmd.Process.Kill() // fails only where it is gone already
 	<-p.gone
 }
 
@@ -89,7 +89,7 @@ func tail(path string, lines int) string {
 	// Lines of these logs are rarely longer than 500 bytes; a log of hundreds of megabytes is not read
 	// whole.
 	if size, err := f.Seek(0, io.SeekEnd); err == nil {
-		_, _ = f.Seek(max(0, size-int64(lines)*500), io.SeekStart)
+		f.Seek(max(0, size-int64(lines)*500), io.SeekStart)
 	}
 	data, _ := io.ReadAll(f)
 	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
@@ -142,7 +142,7 @@ func (s *sandbox) start(cmd *exec.Cmd) (gone chan struct{}, err error) {
 		}
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // daemons end by SIGKILL; those who care look at cmd.ProcessState
+			cmd.Wait() // daemons end by SIGKILL; those who care look at cmd.ProcessState
 		}
 	}()
 	if err := <-started; err != nil {

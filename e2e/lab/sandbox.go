@@ -69,7 +69,7 @@ func (s *sandbox) stop() {
 	if s == nil {
 		return
 	}
-	_ = s.init.Process.Kill()
+	s.init.Process.Kill()
 	<-s.gone
 	if s.pidfd >= 0 {
 		unix.Close(s.pidfd)

@@ -29,12 +29,12 @@ func newWorkdir() (*workdir, error) {
 	}
 	lock, err := lockFile(filepath.Join(path, "lock"), os.O_CREATE)
 	if err != nil {
-		_ = os.RemoveAll(path)
+		os.RemoveAll(path)
 		return nil, err
 	}
 	w := &workdir{path: path, lock: lock}
 	if err := os.Mkdir(w.file("log"), 0o755); err != nil {
-		_ = w.remove()
+		w.remove()
 		return nil, fmt.Errorf("make lab directory: %w", err)
 	}
 	return w, nil
@@ -69,7 +69,7 @@ func sweep(dir string) {
 		if err != nil {
 			continue
 		}
-		_ = removeLeftovers(path)
+		removeLeftovers(path)
 		lock.Close()
 	}
 }
@@ -113,7 +113,7 @@ func replaceFile(path string, content []byte, mode os.FileMode) error {
 		err = os.Rename(temp.Name(), path)
 	}
 	if err != nil {
-		_ = os.Remove(temp.Name())
+		os.Remove(temp.Name())
 	}
 	return err
 }

@@ -39,7 +39,7 @@ func OpenDir(path string) (Dir, error) {
 // Close closes the directory, which releases its lock.
 func (d Dir) Close() {
 	if d.fd >= 0 {
-		unix.Close(d.fd) //nolint:errcheck // opened for reading
+		unix.Close(d.fd)
 	}
 }
 
@@ -139,7 +139,7 @@ func (d Dir) read(name string, flags int, limit int64) (data []byte, st unix.Sta
 	if err != nil {
 		return nil, st, err
 	}
-	defer unix.Close(fd) //nolint:errcheck // opened for reading
+	defer unix.Close(fd)
 	err = unix.Fstat(fd, &st)
 	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > limit) {
 		err = &NotRegularError{Limit: limit}

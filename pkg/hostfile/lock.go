@@ -38,7 +38,7 @@ func Lock(ctx context.Context, fd int) error {
 	}
 	locked := make(chan error)
 	go func() {
-		defer unix.Close(same) //nolint:errcheck // the lock is that of fd, too
+		defer unix.Close(same)
 		err := wait(same)
 		select {
 		case locked <- err:

@@ -98,7 +98,7 @@ func (r Roots) Read(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd) //nolint:errcheck // opened for its name
+	defer unix.Close(fd)
 	self := "/proc/self/fd/" + strconv.Itoa(fd)
 	target, err := os.Readlink(self)
 	if err != nil {

@@ -96,7 +96,8 @@ func (w *wireReport) report() NodeReport {
 	if ok && json.Unmarshal([]byte(text), &report) == nil {
 		r.Report = &report
 		if text, ok := w.Metadata.Annotations[nodev1.InterfacesAnnotation]; ok {
-			_ = json.Unmarshal([]byte(text), &report.Interfaces) // what cannot be read is not there
+			//nolint:errcheck // what cannot be read is not there
+			json.Unmarshal([]byte(text), &report.Interfaces)
 		}
 	}
 	return r

@@ -52,7 +52,7 @@ func Open(path string) (*NS, error) {
 	}
 	inode, err := inspect(fd)
 	if err != nil {
-		_ = unix.Close(fd)
+		unix.Close(fd)
 		return fail(err)
 	}
 	return &NS{fd: fd, inode: inode, path: path, dirs: map[string]int{}}, nil
@@ -100,10 +100,10 @@ func (ns *NS) Close() {
 		return
 	}
 	// Nothing was written: there is no error that matters.
-	_ = unix.Close(ns.fd)
+	unix.Close(ns.fd)
 	ns.fd = -1
 	for _, fd := range ns.dirs {
-		_ = unix.Close(fd)
+		unix.Close(fd)
 	}
 	clear(ns.dirs)
 }

@@ -95,8 +95,8 @@ func sweep() {
 		var pid int
 		_, err := fmt.Sscanf(e.Name(), "ns-%d-", &pid)
 		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-			_ = unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH)
-			_ = os.Remove(filepath.Join(root, e.Name()))
+			unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH)
+			os.Remove(filepath.Join(root, e.Name()))
 		}
 	}
 }
@@ -128,8 +128,8 @@ func (n *Namespace) remove() {
 		n.tb.Errorf("remove namespace: %v", err)
 	}
 	// They go with the last namespace.
-	_ = os.Remove(root)
-	_ = os.Remove(filepath.Dir(root))
+	os.Remove(root)
+	os.Remove(filepath.Dir(root))
 }
 
 // Run calls fn on a thread that is in the namespace, and returns its error. fn must not end the

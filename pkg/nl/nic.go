@@ -20,7 +20,7 @@ func BusAddresses(ns *netns.NS, names []string) (map[string]string, error) {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd) //nolint:errcheck // nothing was written
+		defer unix.Close(fd)
 		for _, name := range names {
 			if info, err := unix.IoctlGetEthtoolDrvinfo(fd, name); err == nil {
 				places[name] = unix.ByteSliceToString(info.Bus_info[:])

@@ -89,7 +89,7 @@ func (p *Plugin) Tend(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, tendWithin)
 	defer cancel()
 	// It stays due if it fails, and nobody is there to be told.
-	_ = p.addresses.tend(ctx, p.used, (*block.Manager).Tend) //nolint:errcheck // see above
+	p.addresses.tend(ctx, p.used, (*block.Manager).Tend) //nolint:errcheck // see above
 }
 
 // Close ends the call.

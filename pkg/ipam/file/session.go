@@ -166,7 +166,7 @@ func (x *session) end() {
 	}
 	x.beside.end()
 	if x.changed && !x.unsure {
-		_ = x.remember() // if it fails, the next operation reads all leases
+		x.remember() //nolint:errcheck // if it fails, the next operation reads all leases
 	}
 	x.index.Close()
 	x.leases.Close()

@@ -262,7 +262,7 @@ func (p Plugin) operate(
 	err = explain(command, req, do(m))
 	if c.LogFile != "" {
 		level, pod := slog.LevelInfo, &pod{}
-		_ = req.Env(pod) //nolint:errcheck // told by what needs it
+		req.Env(pod) //nolint:errcheck // told by what needs it
 		if err != nil {
 			level = slog.LevelError
 		}

@@ -55,7 +55,7 @@ func (f *Fake) Arrive() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, do := range f.late {
-		_ = do() //nolint:errcheck // nobody waits for the answer
+		do() //nolint:errcheck // nobody waits for the answer
 	}
 	f.late = nil
 }
