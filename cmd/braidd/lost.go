@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,14 +41,11 @@ func (a *daemon) lookLost(ctx context.Context) {
 
 // tellLost raises an event on each pod that has lost an interface, unless told has its sandbox.
 func (a *daemon) tellLost(ctx context.Context, told map[string]bool) {
-	records, err := record.New(*a.nodeState.Load()).Read()
+	lost, err := lostInterfaces(ctx, record.New(*a.nodeState.Load()))
 	if err != nil {
 		a.log.WarnContext(ctx, "records of the node are not known", "error", err)
 		return
 	}
-	lost := agent.LostInterfaces(records, func(path string) (map[string]int, error) {
-		return node.Links(ctx, path)
-	})
 	var texts []string
 	if text := agent.LostText(lost); text != "" {
 		texts = append(texts, text)
@@ -74,4 +72,27 @@ func (a *daemon) tellLost(ctx context.Context, told map[string]bool) {
 			delete(told, id)
 		}
 	}
+}
+
+// lostInterfaces returns the interfaces that are gone from pods. A sandbox that an operation is at
+// work on, or has removed meanwhile, has lost nothing: a DEL removes the links before the record.
+func lostInterfaces(ctx context.Context, store *record.Store) ([]agent.Lost, error) {
+	records, err := store.Read()
+	if err != nil {
+		return nil, err
+	}
+	lost := agent.LostInterfaces(records, func(path string) (map[string]int, error) {
+		return node.Links(ctx, path)
+	})
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	busy, err := store.Unfinished()
+	if err != nil {
+		return nil, err
+	}
+	there, err := store.List() // in this order: what was at work may have ended by now
+	return slices.DeleteFunc(lost, func(l agent.Lost) bool {
+		return slices.Contains(busy, l.ContainerID) || !slices.Contains(there, l.ContainerID)
+	}), err
 }

@@ -130,3 +130,28 @@ func TestU7LostInterface(t *testing.T) {
 		}
 	}
 }
+
+// TestLostWhileDetached: a DEL at work removes a pod's links before its record, and takes nothing
+// from the pod that it is told of.
+func TestLostWhileDetached(t *testing.T) {
+	store := record.New(t.TempDir())
+	sandbox, err := store.Lock(t.Context(), "c-1")
+	must(t, err)
+	must(t, sandbox.Save(&record.Record{
+		NetNS: nettest.New(t).Path, Complete: true,
+		Attachments: []record.Attachment{{
+			Attachment: plan.Attachment{
+				Name: "default/data", Network: "data", IfName: "net1",
+				Conf: []byte(`{"cniVersion": "1.0.0", "name": "data", "plugins": [{"type": "macvlan", ` +
+					`"master": "ens224"}]}`),
+			}, State: record.Added, Index: 1000,
+		}},
+	}))
+	if lost, err := lostInterfaces(t.Context(), store); err != nil || len(lost) != 0 {
+		t.Errorf("%v, %v while a DEL is at work", lost, err)
+	}
+	sandbox.Unlock()
+	if lost, err := lostInterfaces(t.Context(), store); err != nil || len(lost) != 1 {
+		t.Errorf("%v, %v at rest", lost, err)
+	}
+}
