@@ -23,9 +23,10 @@ func TestU7Interfaces(t *testing.T) {
 	node.Veth("ens224", lan, "port")
 	a := newAgentNode(t, "node-i")
 	a.netns = node.Path
+	mac := node.Link("ens224").Attrs().HardwareAddr.String() // beside that of another node
 	configure := func(hostname string) {
 		t.Helper()
-		must(t, os.WriteFile(a.path("image/node-interfaces.json"), []byte(`[{"network": "data", "match": {"name": "ens224"}, "type": "static", "blocks": [
+		must(t, os.WriteFile(a.path("image/node-interfaces.json"), []byte(`[{"network": "data", "match": {"mac": ["00:50:56:00:00:01", "`+mac+`"]}, "type": "static", "blocks": [
 			{"netmask": "255.255.255.0", "gateway": "10.0.0.1", "ips": [{"ip": "10.0.0.2", "hostname": "`+hostname+`"}]}]}]`), 0o600))
 	}
 	must(t, os.WriteFile(a.path("image/node-interfaces.json"), []byte(`[{"network": "data"}]`), 0o600))

@@ -350,7 +350,7 @@ func TestValuesReachTheObjects(t *testing.T) {
 	}
 	interfaces, err := nodenet.Parse(
 		[]byte(decode[corev1.ConfigMap](t, manifests, "ConfigMap").Data["node-interfaces.json"]))
-	if err != nil || len(interfaces) != 4 || len(interfaces[0].Addresses("host1")) != 1 {
+	if err != nil || len(interfaces) != 5 || len(interfaces[0].Addresses("host1")) != 1 {
 		t.Errorf("interfaces of the nodes: %+v, %v", interfaces, err)
 	}
 }

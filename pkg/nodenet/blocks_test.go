@@ -210,15 +210,23 @@ func TestU7Parse(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`{}`: "field nodeInterfaces", `[{"a":1}]`: `unknown field "a"`,
-		`[{"network":"a","network":"b"}]`:                                  "field nodeInterfaces[0].network: line 1 column 17",
-		`[{"network":"a","match":{"index":"1"},"type":"dhcp"}]`:            "a string is no value",
-		`[{"network":"","match":{"index":1},"type":"dhcp"}]`:               `field nodeInterfaces[0].network: "" is no name`,
-		`[{"network":"../x","match":{"index":1},"type":"dhcp"}]`:           "is no name",
-		`[{"network":"a","match":{},"type":"dhcp"}]`:                       "it has 0 of name, mac, pciAddress and index",
-		`[{"network":"a","match":{"index":1,"name":"b"},"type":"dhcp"}]`:   "it has 2 of",
-		`[{"network":"a","match":{"index":-1},"type":"dhcp"}]`:             "counts no NIC",
-		`[{"network":"a","match":{"name":"a name"},"type":"dhcp"}]`:        "is no name of an interface",
-		`[{"network":"a","match":{"mac":"00:50"},"type":"dhcp"}]`:          "is no MAC",
+		`[{"network":"a","network":"b"}]`:                                               "field nodeInterfaces[0].network: line 1 column 17",
+		`[{"network":"a","match":{"index":"1"},"type":"dhcp"}]`:                         "a string is no value",
+		`[{"network":"","match":{"index":1},"type":"dhcp"}]`:                            `field nodeInterfaces[0].network: "" is no name`,
+		`[{"network":"../x","match":{"index":1},"type":"dhcp"}]`:                        "is no name",
+		`[{"network":"a","match":{},"type":"dhcp"}]`:                                    "it has 0 of name, mac, pciAddress and index",
+		`[{"network":"a","match":{"index":1,"name":"b"},"type":"dhcp"}]`:                "it has 2 of",
+		`[{"network":"a","match":{"index":-1},"type":"dhcp"}]`:                          "counts no NIC",
+		`[{"network":"a","match":{"name":"a name"},"type":"dhcp"}]`:                     "is no name of an interface",
+		`[{"network":"a","match":{"mac":"00:50"},"type":"dhcp"}]`:                       "is no MAC",
+		`[{"network":"a","match":{"mac":[]},"type":"dhcp"}]`:                            "it has 0 of name, mac",
+		`[{"network":"a","match":{"mac":["02:00:00:00:00:01","02:00"]},"type":"dhcp"}]`: `"02:00" is no MAC`,
+		`[{"network":"a","match":{"mac":["02:00:00:00:00:01", 2]},"type":"dhcp"}]`:      "correct its type",
+		`[{"network":"a","match":{"mac":["02:00:00:00:00:01","02:00:00:00:00:01"]},"type":"dhcp"}]`: "mac " +
+			"02:00:00:00:00:01 is interface 0 already",
+		`[{"network":"a","match":{"mac":["02:00:00:00:00:01","02:00:00:00:00:0a"]},"type":"dhcp"},` +
+			`{"network":"b","match":{"mac":"02:00:00:00:00:0A"},"type":"dhcp"}]`: "[1].match: mac " +
+			"02:00:00:00:00:0a is interface 0 already",
 		`[{"network":"a","match":{"pciAddress":"13:00.0"},"type":"dhcp"}]`: "is no PCI address",
 		`[{"network":"a","match":{"index":1},"type":"auto"}]`:              `"auto" is no type`,
 		`[{"network":"a","match":{"index":1},"type":"static"}]`:            "field nodeInterfaces[0].blocks: there is none",

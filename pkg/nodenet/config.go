@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,11 +49,34 @@ func (i *Interface) Addresses(node string) []netip.Prefix {
 // Match finds the NIC of a network on a node, by one of its fields.
 type Match struct {
 	Name string `json:"name,omitempty"`
-	MAC  string `json:"mac,omitempty"`
+	// MAC has the MACs of the NICs of all nodes.
+	MAC MACs `json:"mac,omitempty"`
 	// PCIAddress is as lspci -D has it, "0000:13:00.0".
 	PCIAddress string `json:"pciAddress,omitempty"`
 	// Index counts the NICs beyond the primary one, in the order of their PCI addresses, from 1.
 	Index int `json:"index,omitempty"`
+}
+
+// MACs is one MAC, or a list of them.
+type MACs []string
+
+// UnmarshalJSON takes one MAC for a list of one.
+func (m *MACs) UnmarshalJSON(raw []byte) error {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		*m = MACs{one}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]string)(m))
+}
+
+// Kept is the Match of what is remembered. A list of MACs may change while the NIC of a node is the
+// same.
+func (m Match) Kept() string {
+	if len(m.MAC) > 0 {
+		return "mac"
+	}
+	return m.String()
 }
 
 // String reads "name ens224".
@@ -60,8 +84,10 @@ func (m Match) String() string {
 	switch {
 	case m.Name != "":
 		return "name " + m.Name
-	case m.MAC != "":
-		return "mac " + strings.ToLower(m.MAC)
+	case len(m.MAC) == 1:
+		return "mac " + strings.ToLower(m.MAC[0])
+	case len(m.MAC) > 1:
+		return fmt.Sprintf("any of %d MACs", len(m.MAC))
 	case m.PCIAddress != "":
 		return "pciAddress " + strings.ToLower(m.PCIAddress)
 	}
@@ -154,11 +180,27 @@ func (c *checker) identity(n int, i *Interface) {
 	}
 	if what, fix := i.Match.wrong(); what != "" {
 		c.add(n, "match", fix, "%s", what)
-	} else if first, taken := c.matches[i.Match.String()]; taken {
-		c.add(n, "match", "give each network a NIC of its own", "%s is interface %d already", i.Match,
-			first)
+	} else {
+		c.unique(n, i.Match)
 	}
-	c.networks[i.Network], c.matches[i.Match.String()] = n, n
+	c.networks[i.Network] = n
+}
+
+// unique checks that no other interface has the NICs of a match.
+func (c *checker) unique(n int, m Match) {
+	each := []Match{m}
+	if len(m.MAC) > 0 {
+		each = nil
+		for _, mac := range m.MAC {
+			each = append(each, Match{MAC: MACs{mac}})
+		}
+	}
+	for _, one := range each {
+		if first, taken := c.matches[one.String()]; taken {
+			c.add(n, "match", "give each network a NIC of its own", "%s is interface %d already", one, first)
+		}
+		c.matches[one.String()] = n
+	}
 }
 
 // addresses checks where an interface has its addresses from.
@@ -191,7 +233,7 @@ func (c *checker) blocks(path string, i *Interface) {
 
 // keys returns how many keys of the match are set.
 func (m Match) keys() (set int) {
-	for _, is := range []bool{m.Name != "", m.MAC != "", m.PCIAddress != "", m.Index != 0} {
+	for _, is := range []bool{m.Name != "", len(m.MAC) > 0, m.PCIAddress != "", m.Index != 0} {
 		if is {
 			set++
 		}
@@ -208,8 +250,9 @@ func (m Match) wrong() (what, fix string) {
 	case m.Name != "" && !isLinkName(m.Name):
 		return strictjson.Quote(m.Name) + " is no name of an interface",
 			"give the name that `ip link` shows"
-	case m.MAC != "" && !isMAC(m.MAC):
-		return strictjson.Quote(m.MAC) + " is no MAC", "give six bytes, as 00:50:56:82:a7:ab"
+	case slices.ContainsFunc(m.MAC, isNoMAC):
+		return strictjson.Quote(m.MAC[slices.IndexFunc(m.MAC, isNoMAC)]) + " is no MAC",
+			"give six bytes, as 00:50:56:82:a7:ab"
 	case m.PCIAddress != "" && !pciAddress.MatchString(strings.ToLower(m.PCIAddress)):
 		return strictjson.Quote(m.PCIAddress) + " is no PCI address",
 			"give it as `lspci -D` does, 0000:13:00.0"
@@ -226,8 +269,8 @@ func isLinkName(name string) bool {
 		name != "." && name != ".."
 }
 
-// isMAC reports whether a text is a MAC of Ethernet.
-func isMAC(text string) bool {
+// isNoMAC reports whether a text is no MAC of Ethernet.
+func isNoMAC(text string) bool {
 	mac, err := net.ParseMAC(text)
-	return err == nil && len(mac) == 6
+	return err != nil || len(mac) != 6
 }

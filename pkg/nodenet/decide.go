@@ -100,7 +100,7 @@ type decider struct {
 // remembered one is taken only by the next decision, when the old one has nothing left.
 func (d *decider) decide() {
 	d.state = State{Network: d.i.Network, Type: d.i.Type}
-	if d.kept != nil && d.kept.Match != d.i.Match.String() {
+	if d.kept != nil && d.kept.Match != d.i.Match.Kept() {
 		d.steps = append(takeBack(d.View, d.i.Network), Step{Kind: Forget, Network: d.i.Network})
 		d.say(Pending, errors.New("its NIC is another now"))
 		d.wake = d.Now
@@ -181,7 +181,7 @@ func (d *decider) find() (*NIC, error) {
 // names reports whether a match is one by something that the NIC has itself.
 func (m Match) names(nic *NIC) bool {
 	return m.Name != "" && (nic.Name == m.Name || slices.Contains(nic.AltNames, m.Name)) ||
-		m.MAC != "" && strings.EqualFold(nic.MAC, m.MAC) ||
+		slices.ContainsFunc(m.MAC, func(mac string) bool { return strings.EqualFold(nic.MAC, mac) }) ||
 		m.PCIAddress != "" && strings.EqualFold(nic.PCI, m.PCIAddress)
 }
 

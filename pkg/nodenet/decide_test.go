@@ -91,7 +91,13 @@ func TestU7FindsTheNIC(t *testing.T) {
 		{Match{Name: "data"}, nil, "a: Pending ens224"},
 		{Match{Name: "veth1"}, nil, "a: Pending veth1"},
 		{Match{Name: "ens1"}, nil, "a: Absent  [] no NIC has name ens1"},
-		{Match{MAC: "02:00:00:00:00:05"}, nil, "a: Pending ens256"},
+		{Match{MAC: MACs{"02:00:00:00:00:05"}}, nil, "a: Pending ens256"},
+		{Match{MAC: MACs{"02:00:00:00:07:05", "02:00:00:00:00:04"}}, nil, "a: Pending ens224"},
+		{
+			Match{MAC: MACs{"02:00:00:00:07:05", "02:00:00:00:07:04"}},
+			nil,
+			"a: Absent  [] no NIC has any of 2 MACs",
+		},
 		{Match{PCIAddress: "0000:13:00.0"}, nil, "a: Pending ens224"},
 		{Match{Name: "eth0"}, nil, "a: Failed  [] eth0 is the primary NIC"},
 		{
@@ -194,6 +200,19 @@ func TestU7Moved(t *testing.T) {
 	got = text(Decide(v))
 	if got != "remove a ens224 10.0.0.2/24\nforget a \na: Pending  [] its NIC is another now" {
 		t.Error(got)
+	}
+}
+
+// TestU7MoreMACs: nodes that come to the list of MACs change nothing for those that were there.
+func TestU7MoreMACs(t *testing.T) {
+	addr := netip.MustParsePrefix("10.0.0.2/24")
+	v := node(static("a", Match{MAC: MACs{"02:00:00:00:00:04"}}))
+	v.System.NICs[2].Addrs = []netip.Prefix{addr}
+	v.Memory["a"] = &Kept{Match: v.Interfaces[0].Match.Kept(), Link: 4, Addrs: []netip.Prefix{addr}}
+	before := text(Decide(v))
+	v.Interfaces[0].Match.MAC = MACs{"02:00:00:00:07:04", "02:00:00:00:00:04"}
+	if got := text(Decide(v)); got != before || strings.Contains(got, "remove") {
+		t.Errorf("with one MAC\n%s\nwith two\n%s", before, got)
 	}
 }
 

@@ -296,7 +296,7 @@ func (k *Keeper) found(ctx context.Context, nics map[string]nodenet.NIC) {
 func (k *Keeper) remember(i nodenet.Interface, nic nodenet.NIC) (isNew bool) {
 	kept := k.memory[i.Network]
 	if kept == nil {
-		kept = &nodenet.Kept{Match: i.Match.String()}
+		kept = &nodenet.Kept{Match: i.Match.Kept()}
 		k.memory[i.Network] = kept
 	}
 	if kept.Link != nic.Index {
