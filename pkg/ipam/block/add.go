@@ -57,12 +57,17 @@ func (m *Manager) Add(
 	if err == nil || !t.touched {
 		return got, err
 	}
+	return nil, t.undo(ctx, err)
+}
+
+// undo gives back what an Add that failed has taken. It returns why the Add failed.
+func (t *taker) undo(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
-	if uerr := m.Del(ctx, h.ID); uerr != nil {
+	if uerr := t.Del(ctx, t.holder.ID); uerr != nil {
 		err = fmt.Errorf("%w (and what was taken could not be given back: %w)", err, uerr)
 	}
-	return nil, err
+	return err
 }
 
 // again returns what an earlier Add of the holder got. It releases what an unfinished one left.
@@ -124,6 +129,7 @@ type taker struct {
 // errHolds means that there is something of the attachment already.
 var errHolds = errors.New("it holds addresses already")
 
+// fulfil takes an address for each wish. It asks the API for what the node does not have.
 func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {
 	for range rounds {
 		got, short, err := t.take(ctx)
@@ -134,12 +140,7 @@ func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {
 			err = t.remember(ctx)
 		case err == nil && short >= 0:
 			t.touched = true
-			if err = t.obtain(ctx, short); err != nil {
-				if errors.Is(err, ErrFull) && !errors.Is(err, ErrLater) {
-					t.noteFull(ctx, t.wishes[short])
-				}
-				err = fmt.Errorf("address of %v: %w", t.wishes[short], err)
-			}
+			err = t.more(ctx, short)
 			t.begun, t.remembered = true, true
 		default:
 			return got, err
@@ -149,6 +150,16 @@ func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {
 		}
 	}
 	return nil, fmt.Errorf("other containers take each block that this node gets: %w", ErrLater)
+}
+
+// more obtains what the wish of that index needs. It notes that there is nothing.
+func (t *taker) more(ctx context.Context, index int) error {
+	w := t.wishes[index]
+	err := t.obtain(ctx, index)
+	if errors.Is(err, ErrFull) && !errors.Is(err, ErrLater) {
+		t.noteFull(ctx, w)
+	}
+	return wrap(err, "address of %v", w)
 }
 
 // remember finds out what the attachment holds if local state was lost, and releases it.
@@ -185,16 +196,14 @@ func (t *taker) take(ctx context.Context) (got []netip.Addr, short int, err erro
 			short = at[missing]
 			return err
 		}
-		h := held{Holder: t.holder, Got: got, Shared: t.tried}
 		for i, addr := range t.shared {
 			got[i] = addr
 		}
 		for i, p := range picks {
 			got[at[i]] = p.addr
-			h.Local = append(h.Local, heldAddr{p.Space, p.addr})
 		}
 		t.touched = true
-		return s.record(&h, picks)
+		return s.record(&held{Holder: t.holder, Got: got, Shared: t.tried}, picks)
 	})
 	return got, short, err
 }
@@ -215,8 +224,11 @@ type picked struct {
 	addr netip.Addr
 }
 
-// record writes what an attachment holds, before the blocks that it is of.
+// record writes what an attachment holds, with what was picked, before the blocks that it is of.
 func (s *session) record(h *held, picks []picked) error {
+	for _, p := range picks {
+		h.Local = append(h.Local, heldAddr{p.Space, p.addr})
+	}
 	if err := s.write(heldName(h.Holder.ID), h); err != nil {
 		return err
 	}

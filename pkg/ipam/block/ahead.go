@@ -73,6 +73,7 @@ func (a *Ahead) Run(ctx context.Context) {
 	}
 }
 
+// next takes one of the ranges that wait; ok is false if none does.
 func (a *Ahead) next() (key string, r reservation, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -60,14 +60,19 @@ func (f *finder) only(ctx context.Context, cidr netip.Prefix) (bool, error) {
 		if err != nil || b == nil || b.State != owned {
 			return err
 		}
-		for _, space := range f.w.Beside {
-			if !slices.Contains(b.Looked, space) {
-				b.Looked = append(b.Looked, space)
-			}
-		}
-		return s.save(b)
+		return s.noteLooked(b, f.w.Beside)
 	})
 	return err == nil, err
+}
+
+// noteLooked notes that there is no block of the same addresses in these spaces.
+func (s *session) noteLooked(b *local, spaces []string) error {
+	for _, space := range spaces {
+		if !slices.Contains(b.Looked, space) {
+			b.Looked = append(b.Looked, space)
+		}
+	}
+	return s.save(b)
 }
 
 // others returns the blocks of the same addresses in the spaces beside, and takes note of them.
@@ -130,16 +135,7 @@ func (s *supplier) clashes(ctx context.Context, addr netip.Addr) (bool, error) {
 		return false, err
 	}
 	for _, object := range others {
-		if object.Spec.Owner != nil { // who alone knows what is in use
-			for a := blockOf(addr).Addr(); blockOf(addr).Contains(a); a = a.Next() {
-				s.barred[a] = true
-			}
-		}
-		for _, e := range object.Spec.Allocations {
-			if a, err := netip.ParseAddr(e.Address); err == nil {
-				s.barred[a] = true
-			}
-		}
+		s.bar(blockOf(addr), &object.Spec)
 	}
 	if !s.barred[addr] {
 		return false, nil
@@ -155,6 +151,18 @@ func (s *supplier) clashes(ctx context.Context, addr netip.Addr) (bool, error) {
 		})
 	delete(s.taker.shared, s.index)
 	return true, err
+}
+
+// bar bars the addresses that are in use of a block beside: all if it has an owner, who alone knows.
+func (s *supplier) bar(cidr netip.Prefix, beside *v1alpha1.IPBlockSpec) {
+	for a := cidr.Addr(); beside.Owner != nil && cidr.Contains(a); a = a.Next() {
+		s.barred[a] = true
+	}
+	for _, e := range beside.Allocations {
+		if a, err := netip.ParseAddr(e.Address); err == nil {
+			s.barred[a] = true
+		}
+	}
 }
 
 // giveOwn shares or deletes a block of this node in a space beside. The lock of the wish's space is
@@ -184,17 +192,11 @@ func (m *Manager) kept(
 	for i := range wishes {
 		w := &wishes[i]
 		for j, space := range w.Beside {
-			if !w.Asked.IsValid() {
-				break
-			}
-			object, err := m.lookUp(ctx, NameOf(space, blockOf(w.Asked)))
+			keeps, err := m.keeps(ctx, claim, space, w.Asked)
 			if err != nil {
 				return nil, err
 			}
-			if object != nil && slices.ContainsFunc(object.Spec.Allocations,
-				func(e v1alpha1.Allocation) bool {
-					return e.Address == w.Asked.String() && e.Claim != nil && e.Claim.UID == claim.UID
-				}) {
+			if keeps {
 				w.Beside = slices.Clone(w.Beside)
 				w.Space, w.Beside[j] = space, w.Space
 				break
@@ -202,4 +204,20 @@ func (m *Manager) kept(
 		}
 	}
 	return wishes, nil
+}
+
+// keeps reports whether the claim keeps the address in a space; none is kept that is not valid.
+func (m *Manager) keeps(
+	ctx context.Context, claim *claimv1.IPAMClaim, space string, addr netip.Addr,
+) (bool, error) {
+	if !addr.IsValid() {
+		return false, nil
+	}
+	object, err := m.lookUp(ctx, NameOf(space, blockOf(addr)))
+	if err != nil || object == nil {
+		return false, err
+	}
+	return slices.ContainsFunc(object.Spec.Allocations, func(e v1alpha1.Allocation) bool {
+		return e.Address == addr.String() && e.Claim != nil && e.Claim.UID == claim.UID
+	}), nil
 }

@@ -19,6 +19,7 @@ func (m *Manager) Del(ctx context.Context, a attachment.ID) error {
 	return wrap(m.del(ctx, a), "give back the addresses of %v", a)
 }
 
+// del is Del. What is not told by a file is searched for.
 func (m *Manager) del(ctx context.Context, a attachment.ID) error {
 	found := false
 	elsewhere, err := inside(ctx, m, func(s *session) ([]heldAddr, error) {

@@ -339,6 +339,7 @@ func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 	}
 }
 
+// object returns a block as it is to be made; it is shared if the owner is nil.
 func (m *Manager) object(space string, cidr netip.Prefix, owner *v1alpha1.Node) *v1alpha1.IPBlock {
 	return &v1alpha1.IPBlock{
 		TypeMeta: metav1.TypeMeta{

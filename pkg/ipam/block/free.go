@@ -27,18 +27,26 @@ func (m *Manager) Free(ctx context.Context, w Wish) (uint64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("list blocks of space %s: %w", space, err)
 		}
-		for i := range objects {
-			if b := own[objects[i].Name]; b == nil || !b.ours() {
-				used += w.usedOf(&objects[i])
-			}
-		}
-		for _, b := range own {
-			if b.Space == space && b.ours() {
-				used += w.usedHere(b)
-			}
-		}
+		used += w.usedIn(space, objects, own)
 	}
 	return w.Window.Size() - min(used, w.Window.Size()), nil
+}
+
+// usedIn counts the addresses of the wish that are in use in a space; own are the node's blocks.
+func (w Wish) usedIn(
+	space string, objects []v1alpha1.IPBlock, own map[string]*local,
+) (used uint64) {
+	for i := range objects {
+		if b := own[objects[i].Name]; b == nil || !b.ours() {
+			used += w.usedOf(&objects[i])
+		}
+	}
+	for _, b := range own {
+		if b.Space == space && b.ours() {
+			used += w.usedHere(b)
+		}
+	}
+	return used
 }
 
 // usedHere counts the addresses of the wish that are in use of a block of this node.

@@ -32,8 +32,10 @@ type heldAddr struct {
 	Addr  netip.Addr `json:"addr"`
 }
 
+// block returns the name of the block that has the address.
 func (a heldAddr) block() string { return NameOf(a.Space, blockOf(a.Addr)) }
 
+// check returns errUnusable for what is no address of a space.
 func (a heldAddr) check() error {
 	if !isSpace(a.Space) || !a.Addr.IsValid() {
 		return fmt.Errorf("%v in space %.80q is no address of a block: %w", a.Addr, a.Space, errUnusable)
@@ -54,6 +56,8 @@ func (s *session) holding(a attachment.ID) (*held, error) {
 	return h, err
 }
 
+// readHeld reads a file of heldDir. It is nil if there is none; errUnusable means that its holder may
+// hold anything.
 func (s *session) readHeld(name string) (*held, error) {
 	h := new(held)
 	err := s.read(name, h)

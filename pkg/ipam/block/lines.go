@@ -100,6 +100,7 @@ func parseTime(text string) (time.Time, error) {
 	return time.Unix(0, ns), err
 }
 
+// encode returns a file as it is written.
 func encode(f file) ([]byte, error) {
 	l := &lines{text: make([]byte, 0, 1<<10)}
 	f.lines(l)
@@ -179,6 +180,7 @@ func (b *local) set(key, value string) (err error) {
 	return err
 }
 
+// parseHolder reads the five parts of a holder, some of which may be empty.
 func parseHolder(text string) (Holder, error) {
 	part := strings.SplitN(text, " ", 5)
 	if len(part) < 5 {

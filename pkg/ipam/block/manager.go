@@ -117,6 +117,7 @@ func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
 	return hostfile.Sleep(ctx, d)
 }
 
+// step is called before each change; its error is that of the change.
 func (m *Manager) step(change string) error {
 	if m.Step == nil {
 		return nil

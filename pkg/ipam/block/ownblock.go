@@ -67,12 +67,14 @@ func (b *local) place() shelf {
 	return open
 }
 
+// use notes that the holder has the address. The block is still to be saved.
 func (b *local) use(a netip.Addr, h Holder) {
 	b.Used[a] = h
 	delete(b.Freed, a)
 	b.Idle = time.Time{}
 }
 
+// free notes that nobody has the address. The block is still to be saved.
 func (b *local) free(a netip.Addr, now time.Time) {
 	delete(b.Used, a)
 	b.Freed[a] = now
@@ -168,6 +170,7 @@ func (s *session) save(b *local) error {
 	return s.move(b, to)
 }
 
+// move puts the file of a block on another shelf as it is.
 func (s *session) move(b *local, to shelf) error {
 	if err := s.m.step("move block"); err != nil {
 		return err

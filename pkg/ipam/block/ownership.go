@@ -219,6 +219,12 @@ func (m *Manager) lose(ctx context.Context, b *local) error {
 	if err != nil || !first {
 		return err
 	}
+	m.tellLost(ctx, b)
+	return nil
+}
+
+// tellLost raises an event for each pod with an address of a block that is not the node's any more.
+func (m *Manager) tellLost(ctx context.Context, b *local) {
 	m.Log.Error("block is not this node's any more",
 		"space", b.Space, "block", b.prefix, "used", len(b.Used))
 	for addr, h := range b.Used {
@@ -229,5 +235,4 @@ func (m *Manager) lose(ctx context.Context, b *local) error {
 				addr, h.IfName, h.Network, b.prefix, m.NodeName))
 		}
 	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 )
 
+// check returns errUnusable for a block that is none of the space, or not as save writes it.
 func (b *local) check(space string) error {
 	if b.Space != space || b.CIDR != b.prefix.String() {
 		return fmt.Errorf("it is of block %.80q of space %.80q: %w", b.CIDR, b.Space, errUnusable)

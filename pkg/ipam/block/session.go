@@ -61,6 +61,7 @@ func (m *Manager) lockSpace(ctx context.Context, name string) (unlock func(), er
 	return m.lockDir(ctx, path.Join(blocksDir, name))
 }
 
+// lockDir takes the lock of a directory, which it makes if need be.
 func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err error) {
 	t, err := m.open(dir)
 	if err != nil {
@@ -107,6 +108,7 @@ func (s *session) write(name string, value file) error {
 	return s.tree.write(name, data)
 }
 
+// remove removes a file, if it is there.
 func (s *session) remove(name string) error {
 	if err := s.m.step("remove " + what(name)); err != nil {
 		return err

@@ -55,25 +55,11 @@ func (m *Manager) due(at time.Time, after time.Duration) bool {
 // blocks are still its own. It is quick where nothing is due, and asks the API nothing for long
 // where the node has no block. The first Tend in a boot does nothing: then there is enough to do.
 func (m *Manager) Tend(ctx context.Context) error {
-	now := m.now()
 	if last := m.peek(); last != nil && !m.due(last.Recalls, tendAfter) {
 		return nil
 	}
-	var last upkeep
-	todo, err := inside(ctx, m, func(s *session) (bool, error) {
-		n, err := s.node()
-		if err != nil {
-			return false, err
-		}
-		last = n.upkeep
-		first := last.Recalls.IsZero()
-		blocks, err := s.countBlocks()
-		if err != nil || !first && !m.due(last.Recalls, last.tendAfter(blocks)) {
-			return false, err
-		}
-		return !first, s.note(func(n *nodeState) { n.Recalls = now })
-	})
-	if err != nil || !todo {
+	last, err := inside(ctx, m, (*session).beginTending)
+	if err != nil || last == nil {
 		return err
 	}
 	if !m.due(last.All, inspectAfter) {
@@ -84,6 +70,25 @@ func (m *Manager) Tend(ctx context.Context) error {
 		err = errors.Join(err, m.note(ctx, func(n *nodeState) { n.Tried = m.now() }))
 	}
 	return errors.Join(m.Answer(ctx), err)
+}
+
+// beginTending notes that recalls are looked for, and returns when what was done before; nil if
+// nothing is due.
+func (s *session) beginTending() (*upkeep, error) {
+	n, err := s.node()
+	if err != nil {
+		return nil, err
+	}
+	first := n.Recalls.IsZero()
+	blocks, err := s.countBlocks()
+	if err != nil || !first && !s.m.due(n.Recalls, n.tendAfter(blocks)) {
+		return nil, err
+	}
+	err = s.note(func(n *nodeState) { n.Recalls = s.m.now() })
+	if err != nil || first {
+		return nil, err
+	}
+	return &n.upkeep, nil
 }
 
 // TendNow does all that Tend does now and then.
@@ -202,6 +207,7 @@ func (m *Manager) finishGiving(ctx context.Context, me *identity, b *local) erro
 	return m.gave(ctx, b, object)
 }
 
+// allocations returns what is in use of the block as entries of a shared one.
 func allocations(b *local, me *identity) []v1alpha1.Allocation {
 	var list []v1alpha1.Allocation
 	for _, addr := range slices.SortedFunc(maps.Keys(b.Used), netip.Addr.Compare) {

@@ -54,6 +54,7 @@ func (t *tree) forget() {
 	clear(t.dirs)
 }
 
+// dir opens a directory, or returns it as it was opened before. It stays the tree's.
 func (t *tree) dir(name string) (hostfile.Dir, error) {
 	if name == "." {
 		return t.root, nil
@@ -170,6 +171,7 @@ func (t *tree) overwrite(name string, data []byte) error {
 // statBlock is the unit of stat(2)'s number of blocks, in bytes.
 const statBlock = 512
 
+// put writes another file and puts it in the place of this one.
 func (t *tree) put(name string, data []byte) error {
 	dir, err := t.dir(path.Dir(name))
 	if err == nil {

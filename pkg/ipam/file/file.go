@@ -180,6 +180,7 @@ func (s *Store) Check(ctx context.Context, of attachment.ID, addrs []netip.Addr)
 	return errors.Join(errs...)
 }
 
+// holdsAny returns an error if the attachment has no lease.
 func (x *session) holdsAny(ctx context.Context, key attachment.ID) error {
 	var holds bool
 	err := x.each(ctx, func(l *lease) error {
@@ -203,6 +204,7 @@ func (s *Store) GCMade(ctx context.Context, valid []attachment.ID) error {
 	return s.gc(ctx, valid, true)
 }
 
+// gc removes the leases of attachments that are not valid; made: only those of its Adds.
 func (s *Store) gc(ctx context.Context, valid []attachment.ID, made bool) error {
 	x, err := s.begin(ctx, false)
 	if x == nil {
@@ -363,6 +365,7 @@ func (x *session) take(e *entry, addrs []netip.Addr) error {
 	return errors.Join(err, rerr)
 }
 
+// setLast notes the last address that was given of a set of ranges.
 func (x *session) setLast(index int, addr netip.Addr) error {
 	name := lastPrefix + strconv.Itoa(index)
 	if err := x.step("write " + lastPrefix); err != nil {

@@ -68,6 +68,7 @@ func (s *Store) begin(ctx context.Context, create bool) (x *session, err error) 
 	}
 }
 
+// tryBegin takes the lock of the directory. It is nil if there is none, unless it is to be created.
 func (s *Store) tryBegin(ctx context.Context, create bool) (*session, error) {
 	x, err := s.look()
 	// what is no directory, and cannot be one, holds nothing
@@ -246,6 +247,7 @@ func (x *session) makeNamed(text string, addr netip.Addr) error {
 	return errors.Join(x.link(x.index.FD(), newName, addr, 0), x.removeNew())
 }
 
+// link makes the file of a lease out of one that is whole. It fails if the address has one.
 func (x *session) link(at int, source string, addr netip.Addr, flags int) error {
 	if err := x.step("link lease"); err != nil {
 		return err
