@@ -189,3 +189,30 @@ func ExampleOnDisk() {
 	fmt.Println(failure.FixOf(err))
 	// Output: put a CNI configuration there, or correct the name
 }
+
+// Whatever is in the place of a file, reading it ends, and the error names the path, what is there
+// and what to do.
+func TestReadFileOfStrangeFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	if err := syscall.Mkfifo(path("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, says := range map[string]string{
+		"fifo": "it is no regular file", ".": "it is no regular file", "none": "no such file",
+	} {
+		_, err := ReadFile(path(name))
+		if failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), says) ||
+			!strings.Contains(err.Error(), path(name)) ||
+			!strings.Contains(failure.FixOf(err), "that root can read") {
+			t.Errorf("%s: %v, want %s", name, err, says)
+		}
+	}
+	if err := os.WriteFile(path("long"), make([]byte, 2*MaxSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := ReadFile(path("long"))
+	if err != nil || len(raw) != MaxSize+1 {
+		t.Errorf("%d bytes of a long file, %v", len(raw), err)
+	}
+}
