@@ -94,7 +94,7 @@ func exactRoutes(t *testing.T, pod *nettest.Namespace) {
 	net1 := index(pod, "net1")
 	raw(t, pod, netlink.Route{
 		Dst: &net.IPNet{IP: net.IPv4(172, 16, 0, 0), Mask: net.CIDRMask(12, 32)},
-		Gw:  net.ParseIP(net1GW4), LinkIndex: net1, Priority: 7, MTU: 1400,
+		Gw:  net.IPv4(10, 0, 9, 1), LinkIndex: net1, Priority: 7, MTU: 1400, // outside of the subnet
 		AdvMSS: 1300, Hoplimit: 9, Protocol: unix.RTPROT_STATIC, Tos: 8, Src: net.IPv4(10, 0, 1, 2),
 		Flags: unix.RTNH_F_ONLINK,
 	})
@@ -147,7 +147,7 @@ func TestExactRoutesAreListed(t *testing.T) {
 	if diff := cmp.Diff([]string{
 		"0.0.0.0/0 via 10.0.1.9 table 254 metric 77 src invalid IP",
 		"10.0.1.0/24 table 254 src 10.0.1.2",
-		"172.16.0.0/12 via 10.0.1.1 table 254 metric 7 src 10.0.1.2",
+		"172.16.0.0/12 via 10.0.9.1 table 254 metric 7 src 10.0.1.2",
 		"::/0 via fd00:b::1 table 254 metric 3 src invalid IP",
 		"fd00:b::/64 table 254 metric 256 src invalid IP",
 		"fd07::/64 via fd00:b::1 table 254 metric 5 src fd00:b::2",
