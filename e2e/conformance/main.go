@@ -57,6 +57,7 @@ type item struct {
 	due         bool
 }
 
+// parseItems reads the list of what conformance asks for.
 func parseItems(text string) ([]item, error) {
 	var items []item
 	for line := range strings.Lines(text) {
@@ -131,6 +132,8 @@ func read(r io.Reader, results map[test]string) error {
 	return lines.Err()
 }
 
+// count adds a result of a test. Of several the worst counts: the test of two runs failed if one
+// did.
 func count(results map[test]string, t test, result string) {
 	weight := []string{"", skipped, passed, failed}
 	if slices.Index(weight, result) > slices.Index(weight, results[t]) {

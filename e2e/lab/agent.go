@@ -199,6 +199,7 @@ func (g *Agent) Usage(ctx context.Context, stateDir string) (u Usage, err error)
 	return u, err
 }
 
+// goroutines asks a process how many goroutines it has, by its socket for debugging.
 func goroutines(ctx context.Context, socket string) (n int, err error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

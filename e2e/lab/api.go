@@ -247,6 +247,7 @@ func (a *API) Stop() error {
 	return a.dir.remove()
 }
 
+// halt kills both processes. What etcd has stored stays.
 func (a *API) halt() {
 	a.server.kill()
 	a.etcd.kill()
@@ -305,6 +306,8 @@ func (a *API) Token(user string) string {
 	return a.users[user].token
 }
 
+// credential returns how a user proves who they are: made once for a user, and each time for one
+// with groups.
 func (a *API) credential(user string, groups []string) (credential, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

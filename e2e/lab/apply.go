@@ -34,6 +34,7 @@ func (a *API) DryRun(ctx context.Context, manifests string) error {
 	return a.applyAll(ctx, manifests, true)
 }
 
+// applyAll applies the documents of manifests in order, up to the first that is refused.
 func (a *API) applyAll(ctx context.Context, manifests string, dry bool) error {
 	documents := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)
 	for {
@@ -53,6 +54,7 @@ func (a *API) applyAll(ctx context.Context, manifests string, dry bool) error {
 	}
 }
 
+// apply applies one object. It returns when objects of a kind that it defines can be made.
 func (a *API) apply(ctx context.Context, object *unstructured.Unstructured, dry bool) error {
 	path, err := a.resourcePath(object.GroupVersionKind(), object.GetNamespace())
 	if err != nil {

@@ -83,6 +83,7 @@ func removeCgroup(group string) error {
 	}
 }
 
+// removeCgroupOnce removes a cgroup and those in it. The kernel refuses while a process is in one.
 func removeCgroupOnce(group string) error {
 	var dirs []string
 	err := filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {

@@ -103,6 +103,7 @@ func NewCluster(options Options) (*Cluster, error) {
 	return c, nil
 }
 
+// launch starts all of the cluster, and returns when its nodes are registered.
 func (c *Cluster) launch(ctx context.Context, nodes []string) error {
 	if err := c.makeTools(ctx); err != nil {
 		return err

@@ -81,6 +81,7 @@ type layout struct {
 	order []string
 }
 
+// add adds a file.
 func (l *layout) add(name string, content []byte) {
 	if l.files == nil {
 		l.files = map[string][]byte{}

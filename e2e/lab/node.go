@@ -98,6 +98,7 @@ func (n *Node) plug(ctx context.Context, device, bridge string) error {
 		fmt.Sprintf("link set %s master %s up", port, bridge))
 }
 
+// port returns the name of the node's port of a bridge of the control plane.
 func (n *Node) port(bridge string) string { return fmt.Sprintf("%s-%d", bridge, n.number) }
 
 // Plug adds a NIC of Options.NICs that Unplug has taken: a new one, with another MAC.
@@ -252,6 +253,7 @@ func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 	return n.in.output(ctx, "", n.ctr(args...)...)
 }
 
+// ctr returns the command line of containerd's client, for the kubelet's namespace.
 func (n *Node) ctr(args ...string) []string {
 	return append([]string{
 		nodeBin + "/ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io",

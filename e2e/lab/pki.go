@@ -23,6 +23,7 @@ type authority struct {
 	pem  []byte
 }
 
+// newAuthority makes a certificate authority with a key of its own.
 func newAuthority() (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -64,6 +65,7 @@ func (a *authority) client(user string, groups ...string) (certPEM, keyPEM []byt
 	return a.sign(template)
 }
 
+// sign makes a key, and a certificate for it from a template.
 func (a *authority) sign(template *x509.Certificate) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

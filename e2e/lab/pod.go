@@ -59,6 +59,7 @@ func (c *Cluster) WaitPodRunning(ctx context.Context, namespace, name string) (*
 	}
 }
 
+// podReady reports whether a pod's containers take part in its Services.
 func podReady(pod *corev1.Pod) bool {
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodReady {

@@ -101,6 +101,7 @@ type sandboxInfo struct {
 	} `json:"runtimeSpec"`
 }
 
+// netns returns the path of the sandbox's network namespace; empty if it has the node's.
 func (i sandboxInfo) netns() string {
 	for _, namespace := range i.Spec.Linux.Namespaces {
 		if namespace.Type == "network" {

@@ -29,6 +29,7 @@ type process struct {
 	gone chan struct{} // closed when the process was reaped; nil before the first start
 }
 
+// start starts the process. To start one that runs is an error.
 func (p *process) start() error {
 	if p.running() {
 		return fmt.Errorf("start %s: it is running", p.name)
@@ -49,6 +50,7 @@ func (p *process) start() error {
 	return nil
 }
 
+// running reports whether the process was started and was not reaped yet.
 func (p *process) running() bool {
 	if p.gone == nil {
 		return false

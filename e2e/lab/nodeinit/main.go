@@ -143,6 +143,7 @@ func mountOwn(root string) error {
 	return os.Chmod(root+"/tmp", 0o1777)
 }
 
+// bindReadOnly mounts a directory of the machine where the node sees it and cannot change it.
 func bindReadOnly(src, dst string) error {
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return fmt.Errorf("make %s: %w", dst, err)

@@ -72,6 +72,7 @@ type link struct {
 	Addresses []string `json:"addresses"` // with prefix length
 }
 
+// addrs prints the interfaces of a network namespace, by default the pod's own, as JSON.
 func addrs(w io.Writer, netns []string) error {
 	if len(netns) > 0 {
 		if err := enterNetns(netns[0]); err != nil {
@@ -110,6 +111,7 @@ func enterNetns(path string) error {
 	return os.NewSyscallError("setns", unix.Setns(int(f.Fd()), unix.CLONE_NEWNET))
 }
 
+// serve answers each connection with one line, until it is killed.
 func serve(address string, text []string) error {
 	answer, err := os.Hostname()
 	if err != nil {
@@ -132,6 +134,7 @@ func serve(address string, text []string) error {
 	}
 }
 
+// dial connects, and prints all that it is answered.
 func dial(w io.Writer, address string, local []string) error {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	if len(local) > 0 {

@@ -82,6 +82,7 @@ func (c *Client) Do(hello *wire.Frame, netns string) (*wire.Frame, error) {
 		or(c.silence, wire.Silence))
 }
 
+// or returns a time, or its default where it is 0.
 func or(d, def time.Duration) time.Duration {
 	if d > 0 {
 		return d

@@ -85,6 +85,7 @@ type observer struct {
 	mode string
 }
 
+// resultOf returns what became of an operation, as the metrics have it.
 func resultOf(err error) string {
 	if err == nil {
 		return resultOK

@@ -56,6 +56,7 @@ func readPlatforms(dir string) ([]*platform, error) {
 	return platforms, nil
 }
 
+// readPlatform reads the binaries of an architecture, each of which has to be fit for the image.
 func readPlatform(dir, arch string) (*platform, error) {
 	if _, known := machineOf(arch); !known {
 		return nil, fmt.Errorf("read binaries: architecture %q is unknown", arch)
@@ -78,6 +79,7 @@ func readPlatform(dir, arch string) (*platform, error) {
 	return p, nil
 }
 
+// names returns the names of the binaries, with a blank between them.
 func (p *platform) names() string {
 	var names []string
 	for _, one := range p.programs {
@@ -136,6 +138,7 @@ func machineOf(arch string) (machine elf.Machine, known bool) {
 	return machine, known
 }
 
+// checkStatic refuses a binary that needs others to run, or another machine.
 func checkStatic(path, arch string) error {
 	f, err := elf.Open(path)
 	if err != nil {

@@ -67,6 +67,7 @@ func (f figure) ahead(a, b float64) bool {
 	return a <= b-0.05
 }
 
+// values returns the tree's figures, in the order of figures.
 func (t tree) values() []float64 {
 	values := make([]float64, 0, len(figures))
 	for _, f := range figures {
@@ -108,6 +109,7 @@ func percentile(values []int, p int) float64 {
 	return float64(sorted[(len(sorted)-1)*p/100])
 }
 
+// share returns part of whole; 0 of nothing.
 func share(part, whole int) float64 {
 	if whole == 0 {
 		return 0

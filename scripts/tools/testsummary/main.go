@@ -335,6 +335,7 @@ func sum(native, uml outcome) *summary {
 	return s
 }
 
+// count returns how many tests passed and failed, for people.
 func count(results map[key]result) string {
 	n := map[string]int{}
 	for _, r := range results {
@@ -347,6 +348,7 @@ func count(results map[key]result) string {
 	return s
 }
 
+// kind says what failed where that is no test.
 func kind(k key) string {
 	if k.test == "" {
 		return ": the package does not build, or failed outside of its tests"
@@ -411,6 +413,7 @@ func telling(lines []string) []string {
 	return lines[max(0, len(lines)-mostLines):]
 }
 
+// list prints tests below a label, each with something more; nothing if there are none.
 func list(out io.Writer, label string, keys []key, more func(key) string) {
 	if len(keys) == 0 {
 		return

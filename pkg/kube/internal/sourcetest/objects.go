@@ -108,6 +108,7 @@ func badNames() []string {
 	}
 }
 
+// isBadRequest fails the test unless all of the calls were refused for their input.
 func isBadRequest(t *testing.T, name string, calls map[string]error) {
 	t.Helper()
 	for call, err := range calls {
@@ -117,6 +118,7 @@ func isBadRequest(t *testing.T, name string, calls map[string]error) {
 	}
 }
 
+// isCancelled fails the test unless all of the calls ended with their context.
 func isCancelled(t *testing.T, calls map[string]error) {
 	t.Helper()
 	for call, err := range calls {
@@ -179,6 +181,7 @@ func same(t *testing.T, what string, got, want *v1alpha1.IPBlock) {
 	}
 }
 
+// A block is stored as it was given, without a status, and only once.
 func testCreate(t *testing.T, src block.Store, space string) {
 	given := blockOf(space, 0, "node-1")
 	before := given.DeepCopy()
@@ -277,6 +280,7 @@ func fullBlock(space string) *v1alpha1.IPBlock {
 	return b
 }
 
+// Whatever is in a block comes back, by each way of reading.
 func testRoundTrip(t *testing.T, src block.Store, space string) {
 	given := fullBlock(space)
 	created := mustCreate(t, src, given)
@@ -291,6 +295,7 @@ func testRoundTrip(t *testing.T, src block.Store, space string) {
 	same(t, "listed", &list[0], created)
 }
 
+// An update replaces the spec of the version that it was made from, and of no other.
 func testUpdate(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	given := created.DeepCopy()
@@ -306,9 +311,8 @@ func testUpdate(t *testing.T, src block.Store, space string) {
 	same(t, "stored", mustBlock(t, src, given.Name), updated)
 	late := created.DeepCopy()
 	late.Spec.Owner.NodeName = "node-9"
-	if _, err := src.UpdateBlock(t.Context(), late); !apierrors.IsConflict(err) {
-		t.Errorf("stale update: got error %v, want conflict", err)
-	}
+	_, err = src.UpdateBlock(t.Context(), late)
+	wantConflict(t, "stale update", err)
 	same(t, "stored after a stale update", mustBlock(t, src, given.Name), updated)
 	back := updated.DeepCopy()
 	back.Spec = blockOf(space, 0, "node-3").Spec
@@ -347,6 +351,7 @@ func testUpdateRace(t *testing.T, src block.Store, space string) {
 	}
 }
 
+// A block that is gone is not made by an update.
 func testUpdateRefused(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	if err := src.DeleteBlock(t.Context(), created); err != nil {
@@ -364,6 +369,7 @@ func testUpdateRefused(t *testing.T, src block.Store, space string) {
 	}
 }
 
+// A block keeps its space and its addresses.
 func testImmutable(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	for _, change := range []func(*v1alpha1.IPBlockSpec){
@@ -410,6 +416,7 @@ func testBlockStatus(t *testing.T, src block.Store, space string) {
 	}
 }
 
+// A block that is deleted is gone at once, and others are not.
 func testDelete(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	other := mustCreate(t, src, blockOf(space, 1, "node-1"))
@@ -425,6 +432,7 @@ func testDelete(t *testing.T, src block.Store, space string) {
 	same(t, "another block", mustBlock(t, src, other.Name), other)
 }
 
+// Only the version that the caller knows is deleted: another may have an owner by now.
 func testDeleteRefused(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	changed := created.DeepCopy()
@@ -433,12 +441,11 @@ func testDeleteRefused(t *testing.T, src block.Store, space string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := src.DeleteBlock(t.Context(), created); !apierrors.IsConflict(err) {
-		t.Errorf("got error %v, want conflict", err)
-	}
+	wantConflict(t, "delete of the version before", src.DeleteBlock(t.Context(), created))
 	same(t, "stored", mustBlock(t, src, created.Name), updated)
 }
 
+// Fields select blocks, whether the list may be late or not.
 func testSelect(t *testing.T, src block.Store, space string) {
 	var names []string
 	for i, node := range []string{"node-1", "node-1", "node-2", ""} {
@@ -493,6 +500,7 @@ func eventually(t *testing.T, src block.Store, space string, want []string) {
 	}
 }
 
+// A selector that cannot be heeded is an error, and not a list of all.
 func testSelectUnknown(t *testing.T, src block.Store, _ string) {
 	for _, selector := range []string{
 		"spec.cidr=10.0.0.0/28", "spec.space", "a=b=c,", "status.used=1",
@@ -566,6 +574,7 @@ func testStaleList(t *testing.T, src block.Store, space string) {
 	eventually(t, src, space, nil)
 }
 
+// What is not there is so for each call; a list without blocks is no error.
 func testBlockNotFound(t *testing.T, src block.Store, space string) {
 	absent := blockOf(space, 0, "node-1")
 	absent.UID, absent.ResourceVersion = "u-1", "12"
@@ -584,6 +593,7 @@ func testBlockNotFound(t *testing.T, src block.Store, space string) {
 	}
 }
 
+// A name that is none never becomes a path.
 func testBadBlockNames(t *testing.T, src block.Store, space string) {
 	for _, name := range badNames() {
 		b := blockOf(space, 0, "node-1")
@@ -629,6 +639,7 @@ func testWithoutVersion(t *testing.T, src block.Store, space string) {
 	same(t, "stored", mustBlock(t, src, created.Name), created)
 }
 
+// A call whose context has ended changes nothing, and says so.
 func testCancelledBlock(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -649,6 +660,7 @@ func testCancelledBlock(t *testing.T, src block.Store, space string) {
 	same(t, "stored", mustBlock(t, src, created.Name), created)
 }
 
+// A node has the same uid each time, and no two have one. They are counted.
 func testNodes(t *testing.T, src block.Nodes, create func(*testing.T, string)) {
 	uids := map[string]bool{}
 	for i := 1; i <= 3; i++ {
@@ -682,6 +694,7 @@ func mustClaim(t *testing.T, src block.IPAMClaims, namespace, name string) *clai
 	return claim
 }
 
+// A claim keeps the addresses that were published, and others do not get them.
 func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string) {
 	if _, err := src.IPAMClaim(t.Context(), ns, "c"); !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want not found", err)
@@ -729,6 +742,7 @@ func testClaimAddresses(t *testing.T, src block.IPAMClaims, claim *claimv1.IPAMC
 	}
 }
 
+// Addresses of a claim that is gone are not published.
 func testClaimDeleted(
 	t *testing.T, src block.IPAMClaims, back ClaimsBackend, claim *claimv1.IPAMClaim,
 ) {
@@ -744,6 +758,7 @@ func testClaimDeleted(
 	}
 }
 
+// A claim of the same name is another one, without the addresses of the first.
 func testClaimReplaced(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string) {
 	back.CreateClaim(t, ns, "c")
 	old := mustClaim(t, src, ns, "c")
@@ -756,9 +771,7 @@ func testClaimReplaced(t *testing.T, src block.IPAMClaims, back ClaimsBackend, n
 		t.Errorf("the new claim is %+v", replaced)
 	}
 	err := src.SetIPAMClaimIPs(t.Context(), old, []string{"10.0.0.8/28"})
-	if !apierrors.IsConflict(err) {
-		t.Errorf("got error %v, want conflict", err)
-	}
+	wantConflict(t, "addresses of the old claim", err)
 	if got := mustClaim(t, src, ns, "c"); len(got.Status.IPs) > 0 {
 		t.Errorf("the new claim has addresses %v after a conflict", got.Status.IPs)
 	}

@@ -79,6 +79,7 @@ func mustPod(t *testing.T, src Source, namespace, name string) *metav1.ObjectMet
 	return pod.Meta()
 }
 
+// A pod comes with its annotations as they were written, and a uid that stays.
 func testPod(t *testing.T, src Source, back Backend, ns string) {
 	networks := `[{"name": "a", "interface": "n€t0"}]`
 	back.CreatePod(t, ns, "p", map[string]string{nadv1.NetworksAnnotation: networks, "other": ""})
@@ -98,6 +99,7 @@ func testPod(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A NAD's configuration comes byte for byte: numbers stay as long as they are.
 func testNAD(t *testing.T, src Source, back Backend, ns string) {
 	config := `{"cniVersion": "1.0.0", "name": "x", "plugins": [` +
 		`{"type": "macvlan", "big": 12345678901234567890, "s": "é\n"}]}`
@@ -116,6 +118,7 @@ func testNAD(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A name is looked for among the objects of its kind and namespace alone.
 func testNotFound(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "only-a-pod", nil)
 	back.CreateNAD(t, ns, "only-a-nad", "{}")
@@ -134,6 +137,7 @@ func testNotFound(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A name that is none is refused by each call, before it becomes a path or a URL.
 func testBadNames(t *testing.T, src Source, _ Backend, ns string) {
 	for _, name := range []string{
 		"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254),
@@ -157,6 +161,7 @@ func testBadNames(t *testing.T, src Source, _ Backend, ns string) {
 	}
 }
 
+// One source serves several callers at the same time.
 func testConcurrentNADs(t *testing.T, src Source, back Backend, ns string) {
 	const n = 16
 	for i := range n {
@@ -176,6 +181,7 @@ func testConcurrentNADs(t *testing.T, src Source, back Backend, ns string) {
 	all.Wait()
 }
 
+// The network-status comes back as it was published, of the same pod.
 func testPublish(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
@@ -190,6 +196,7 @@ func testPublish(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// To publish changes one annotation of one pod.
 func testPublishKeepsOthers(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", map[string]string{"a": "1", nadv1.NetworksAnnotation: "x"})
 	back.CreatePod(t, ns, "bystander", map[string]string{nadv1.StatusAnnotation: "mine"})
@@ -213,6 +220,7 @@ func wantConflict(t *testing.T, what string, err error) {
 	}
 }
 
+// Each publish is of the pod as it was read last; what was read before is a conflict.
 func testPublishAgain(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
@@ -278,6 +286,7 @@ func testPublishOver(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A pod of the same name is another one: it neither has nor gets the status of the first.
 func testReplaced(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	old := mustPod(t, src, ns, "p")
@@ -304,6 +313,7 @@ func testReplaced(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A pod that is gone gets no status.
 func testDeleted(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
@@ -313,6 +323,7 @@ func testDeleted(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// Without a uid nobody knows which pod of the name is meant.
 func testWithoutUID(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	err := src.PublishStatus(t.Context(), &metav1.ObjectMeta{Namespace: ns, Name: "p"}, "[]")
@@ -324,6 +335,7 @@ func testWithoutUID(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// Of those who publish for the same pod one is the first; the same event from all of them is one.
 func testConcurrentPublishes(t *testing.T, src Source, back Backend, ns string) {
 	const n = 8
 	var all sync.WaitGroup
@@ -355,6 +367,7 @@ func testConcurrentPublishes(t *testing.T, src Source, back Backend, ns string) 
 	}
 }
 
+// An event comes with its words, on the pod that it is about.
 func testEvent(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
@@ -387,6 +400,7 @@ func testEvent(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// The same event again changes nothing; on another pod of the name it is another one.
 func testEventRepeated(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
@@ -408,6 +422,7 @@ func testEventRepeated(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A message is cut to what the API server takes, between two letters.
 func testEventLong(t *testing.T, src Source, back Backend, ns string) {
 	name := strings.Repeat("p", 60) + strings.Repeat(".pod", 30) // 180 bytes
 	back.CreatePod(t, ns, name, nil)
@@ -423,6 +438,7 @@ func testEventLong(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
+// A call whose context has ended changes nothing, and ends at once.
 func testCancelled(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	back.CreateNAD(t, ns, "a", "{}")
