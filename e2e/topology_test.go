@@ -4,6 +4,7 @@ import "testing"
 
 // The four topologies, as conf/samples shows them.
 
+// U18, "four topologies".
 func TestU18ManyPodsOnOneAttachment(t *testing.T) {
 	w := newWorkspace(t)
 	w.apply("samples/08-many-pods.yaml")

@@ -164,6 +164,7 @@ func whereaboutsSourceBased(t *testing.T, kind string) {
 	h.clean(p)
 }
 
+// U17, "static routes; no default route unasked".
 func TestU17WhereaboutsRoute(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

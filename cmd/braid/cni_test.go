@@ -16,6 +16,7 @@ import (
 // Items of the CNI specification 1.1, by what the runtime sees of Braid and by what Braid's
 // delegates see of their runtime.
 
+// C1, "commands, result or error, exit code".
 func TestC1ResultOrErrorOnStdout(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -40,6 +41,7 @@ func TestC1ResultOrErrorOnStdout(t *testing.T) {
 	}
 }
 
+// C2, "versions 0.3.0 to 1.1.0".
 func TestC2VersionCommand(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -129,6 +131,7 @@ func TestC2CommandsBeforeTheirVersion(t *testing.T) {
 	h.fails("ADD", p, 1, "incompatible")
 }
 
+// C3, "ADD on an existing interface is an error".
 func TestC3SecondAddIsAnError(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -170,6 +173,7 @@ func chain(h *host) {
 	h.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"one"},{"type":"two"}]}`)
 }
 
+// C4, "DEL in reverse with the result; after a failed ADD too".
 func TestC4DelInReverseWithTheResult(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -203,6 +207,7 @@ func TestC4DelAfterFailedAdd(t *testing.T) {
 	h.has(p, "eth0", "net1", "net2")
 }
 
+// C5, "DEL is idempotent, also without a namespace".
 func TestC5DelOfUnknownSandbox(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -259,6 +264,7 @@ func TestC5DelWithFileForNamespace(t *testing.T) {
 	h.clean()
 }
 
+// C6, "CHECK of every attachment; disableCheck".
 func TestC6CheckCoversEveryAttachment(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -320,6 +326,7 @@ func statusHost(t *testing.T, body string) *host {
 	return h
 }
 
+// C8, "STATUS: immediate, 50, 51, the delegate's".
 func TestC8Status(t *testing.T) {
 	t.Parallel()
 	h := statusHost(t, "")
@@ -400,6 +407,7 @@ func awayAPI(h *host) {
 	}
 }
 
+// C9, "error codes of delegates".
 func TestC9CodeOfTheDelegate(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -454,6 +462,7 @@ func TestC11CapabilitiesReachThePlugin(t *testing.T) {
 	same(t, "two", two, map[string]any{"ips": []any{"192.0.2.9/24"}})
 }
 
+// C12, "subdirectory chaining".
 func TestC12PluginsOfTheSubdirectory(t *testing.T) {
 	t.Parallel()
 	for _, inlined := range []bool{false, true} {
@@ -494,6 +503,7 @@ const result11 = `{"cniVersion":"1.1.0",
 	"ips":[{"interface":0,"address":"192.0.2.5/24","gateway":"192.0.2.1"}],
 	"routes":[{"dst":"198.51.100.0/24","gw":"192.0.2.1","mtu":1300,"advmss":1260,"priority":7,"table":100,"scope":253}]}`
 
+// C13, "fields of results 1.1".
 func TestC13FieldsOfResult11(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -514,6 +524,7 @@ func TestC13FieldsOfResult11(t *testing.T) {
 		want.(map[string]any)["routes"])
 }
 
+// C14, "names: network, container, interface".
 func TestC14NamesOfTheRuntime(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -571,6 +582,7 @@ func TestC15CacheOfLibcni(t *testing.T) {
 	}
 }
 
+// C16, "trace context and arguments reach the plugins".
 func TestC16TraceContextReachesThePlugin(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

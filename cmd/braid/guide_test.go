@@ -100,6 +100,7 @@ func receive(t *testing.T, conn *net.UDPConn, wait time.Duration) (text, from st
 	return string(buffer[:n]), addr.IP.String()
 }
 
+// U8, "NADs: versions, name, comments".
 func TestU8NameAndVersionOfANADMayBeMissing(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -118,6 +119,7 @@ func TestU8CommentIsRefused(t *testing.T) {
 	h.clean(p)
 }
 
+// U9, "annotation: both forms, namespaces, repetition".
 func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
 	t.Parallel()
 	for form, annotation := range map[string]string{
@@ -142,6 +144,7 @@ func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
 	}
 }
 
+// U13, "namespace isolation".
 func TestU13NamespaceIsolation(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -175,6 +178,7 @@ func onlyConnected(t *testing.T, h *host) {
 	h.clean(p)
 }
 
+// U15, "only connected routes".
 func TestU15MacvlanAddsConnectedRoutesOnly(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -228,6 +232,7 @@ func sourceBased(t *testing.T, h *host, kind string) {
 	}
 }
 
+// U16, "source based routing".
 func TestU16SourceBasedRoutingWithIPVlan(t *testing.T) {
 	t.Parallel()
 	nettest.NeedsLink(t, "ipvlan")
@@ -239,6 +244,7 @@ func TestU16SourceBasedRoutingWithMacvlan(t *testing.T) {
 	sourceBased(t, newHost(t), "macvlan")
 }
 
+// U17, "static routes; no default route unasked".
 func TestU17StaticRoute(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -283,6 +289,7 @@ func TestU17DefaultRouteByThePodsWish(t *testing.T) {
 		[]string{"default via 21.0.111.254 dev net1"})
 }
 
+// U18, "four topologies".
 func TestU18ManyPodsOnOneAttachment(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -521,6 +528,7 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 	}
 }
 
+// U20, "logs".
 func TestU20OneLineForEachAttachment(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -645,6 +653,7 @@ func TestU21InterfacesAndAddresses(t *testing.T) {
 			"net2 10.12.0.2/24\n")
 }
 
+// U22, "network-status, exact".
 func TestU22ExactAnnotationOfAPod(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

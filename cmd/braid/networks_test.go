@@ -47,6 +47,7 @@ func TestS1EveryOperationGoesThroughBraid(t *testing.T) {
 	h.clean(p)
 }
 
+// S4, "without spec: the network of the object's name on disk".
 func TestS4NetworkOnDisk(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -61,6 +62,7 @@ func TestS4NetworkOnDisk(t *testing.T) {
 	h.clean(p)
 }
 
+// S5, "names are DNS-1123 labels".
 func TestS5NamesAreDNSLabels(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -71,6 +73,7 @@ func TestS5NamesAreDNSLabels(t *testing.T) {
 	}
 }
 
+// S22, "the default route moves, per family".
 func TestS22DefaultRouteMoves(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -137,6 +140,7 @@ func TestS25SameOnAddAndDel(t *testing.T) {
 	}
 }
 
+// S29, "status: what others wrote stays".
 func TestS29StatusOfOthersStays(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -159,6 +163,7 @@ func TestS29StatusOfOthersStays(t *testing.T) {
 	}
 }
 
+// S39, "not before the default network is ready".
 func TestS39NotReadyHoldsPodsBack(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -192,6 +197,7 @@ func three(h *host) *pod {
 	return h.pod("p", "n-one,n-two,n-three")
 }
 
+// S41, "set-up: the first failure ends it".
 func TestS41FirstFailureEndsTheAdd(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -208,6 +214,7 @@ func TestS41FirstFailureEndsTheAdd(t *testing.T) {
 	}
 }
 
+// S42, "tear-down: everything is attempted, the error is returned".
 func TestS42TearDownGoesOnPastErrors(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -228,6 +235,7 @@ func TestS42TearDownGoesOnPastErrors(t *testing.T) {
 	h.clean(p)
 }
 
+// S43, "no parallel attachments within a pod".
 func TestS43OneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

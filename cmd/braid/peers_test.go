@@ -50,6 +50,7 @@ func halve(h *host, pattern string) {
 	}
 }
 
+// M4, "DEL with damaged files".
 func TestM4DelWithDamagedFiles(t *testing.T) {
 	t.Parallel()
 	for name, patterns := range map[string][]string{
@@ -87,6 +88,7 @@ func TestM4DelThatCannotKnowFails(t *testing.T) {
 	same(t, "leases", h.leases(), leases)
 }
 
+// M5, "DEL while what it needs is away".
 func TestM5DelWithTheAPIAway(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -115,6 +117,7 @@ func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
 	h.fails("DEL", gone, 11, "default/gone")
 }
 
+// M6, "a failed DEL is remembered".
 func TestM6FailedDelIsRemembered(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -133,6 +136,7 @@ func TestM6FailedDelIsRemembered(t *testing.T) {
 	h.clean(p)
 }
 
+// M7, "ADD for a pod that is gone".
 func TestM7AddForAPodThatIsGone(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -157,6 +161,7 @@ func TestM7AddForAPodThatWasReplaced(t *testing.T) {
 	h.clean(p)
 }
 
+// M11, "CHECK of the annotation's networks".
 func TestM11CheckSeesTheAnnotationsNetworks(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -445,6 +445,7 @@ func TestLoadBadInput(t *testing.T) {
 	}
 }
 
+// U13, "namespace isolation".
 func TestU13IsolationIsOn(t *testing.T) {
 	c := load(t, `"x":1`)
 	checktest.Same(t, "isolation", c.NamespaceIsolation, true)
@@ -456,6 +457,7 @@ func TestU13IsolationIsOn(t *testing.T) {
 	}
 }
 
+// C7, "GC by the runtime's list, for every network; disableGC".
 func TestC7ValidAttachments(t *testing.T) {
 	if got := load(t, `"x":1`).ValidAttachments; got != nil {
 		t.Errorf("none sent: %#v, want nil", got)

@@ -8,6 +8,7 @@ import (
 	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
+// S18, "cni-args become args.cni; the pod's win".
 func TestS18PodArgsWin(t *testing.T) {
 	list := mustParse(t, `{"plugins":[{"type":"a"},{"type":"b","args":{"cni":{"mine":1,`+
 		`"both":"nad"},"other":true}},{"type":"c","args":{"cni":null}},{"type":"d","args":null}]}`)

@@ -26,6 +26,7 @@ func onDisk(t *testing.T, dir, name string) string {
 	return strings.Join(list.Types(), ",")
 }
 
+// S4, "without spec: the network of the object's name on disk".
 func TestS4OnDisk(t *testing.T) {
 	dir := files(t, map[string]string{
 		"30-a.conflist": `{"name":"a","plugins":[{"type":"second"}]}`,
@@ -57,6 +58,7 @@ func TestS4OnDisk(t *testing.T) {
 	checktest.Same(t, "NAD", e.NAD, "a")
 }
 
+// S6, "order of resolution; one bad file does not hide the others".
 func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 	dir := files(t, map[string]string{
 		"00-garbage.conflist": "not JSON", "01-empty.conflist": "",
@@ -86,6 +88,7 @@ func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 	equal(t, raw, `{"name":"b","plugins":[{"type":"good"}]}`)
 }
 
+// C12, "subdirectory chaining".
 func TestC12SubdirectoryChaining(t *testing.T) {
 	dir := files(t, map[string]string{
 		"a.conflist":  `{"name":"a","plugins":[{"type":"main"}]}`,

@@ -10,6 +10,7 @@ import (
 	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
+// S3, "spec.config is a conf or a conflist and may omit name".
 func TestS3ConfOrConflist(t *testing.T) {
 	conf := mustParse(t, `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"type":"macvlan",`+
 		`"master":"eth1","ipam":{"type":"static"}}`)
@@ -52,6 +53,7 @@ func TestS3ConfOrConflist(t *testing.T) {
 	}
 }
 
+// S7, "an omitted name becomes the NAD's".
 func TestS7NameMayBeMissing(t *testing.T) {
 	for _, raw := range []string{
 		`{"type":"a"}`, `{"name":"","type":"a"}`, `{"name":null,"plugins":[{"type":"a"}]}`,
@@ -67,6 +69,7 @@ func TestS7NameMayBeMissing(t *testing.T) {
 	badList(t, `{"type":"a","name":{}}`, "name", "is an object, not a string")
 }
 
+// U8, "NADs: versions, name, comments".
 func TestU8CommentRefused(t *testing.T) {
 	e := badList(t, "{\n  \"type\": \"ipvlan\",\n  \"master\": \"ens224\",   # the node interface\n "+
 		" \"mode\": \"l2\"\n}", "")
@@ -109,6 +112,7 @@ func TestSyntaxErrorsHaveAPlace(t *testing.T) {
 	}
 }
 
+// C2, "versions 0.3.0 to 1.1.0".
 func TestC2Versions(t *testing.T) {
 	for keys, want := range map[string]string{
 		`"x":1`:                           "",
@@ -142,6 +146,7 @@ func TestC2Versions(t *testing.T) {
 	}
 }
 
+// C10, "unknown fields are preserved".
 func TestC10UnknownFieldsSurvive(t *testing.T) {
 	const plugin = `{"type":"vendor","big":12345678901234567890,"exact":1.50,"tiny":-1e-400,` +
 		`"html":"<&>\u2028","null":null,"Mixed":{"A":1,"a":2},"list":[[],{}],"x.y/z":true}`
@@ -166,6 +171,7 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 	equal(t, libcni.Plugins[0].Bytes, plugin)
 }
 
+// C11, "capabilities".
 func TestC11Capabilities(t *testing.T) {
 	list := mustParse(t, `{"plugins":[{"type":"a","capabilities":{"ips":true,"mac":false,`+
 		`"bandwidth":false}},{"type":"b"},{"type":"c","capabilities":{"mac":true,"ips":false}},`+
@@ -199,6 +205,7 @@ func TestR11MetaPlugins(t *testing.T) {
 	}
 }
 
+// M21, "no plugin outside of the plugin path".
 func TestM21TypeWithPath(t *testing.T) {
 	for _, name := range []string{
 		"../evil", "/bin/sh", "a/b", ".", "..", "", `a\\b`, `a\u0000b`, `a\nb`, `a\u001b[2J`, `\u202eexe`,

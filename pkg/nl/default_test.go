@@ -365,6 +365,7 @@ func watch(t *testing.T, n *nettest.Namespace) (stop func() []netlink.RouteUpdat
 	}
 }
 
+// S21, "default-route: gateways, once of a family".
 func TestS21DefaultRouteGateways(t *testing.T) {
 	pod, _ := newPod(t)
 	pod.Route("default", eth0GW4, "eth0", 0)

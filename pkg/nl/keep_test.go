@@ -163,6 +163,7 @@ func TestR3PreferDefaultRoute(t *testing.T) {
 	}
 }
 
+// R2, "ips and mac where no plugin declares them".
 func TestR2Interface(t *testing.T) {
 	pod, _ := newPod(t)
 	mac, addrs, found, err := nl.Sandbox{}.Interface(t.Context(), pod.Path, "net1")

@@ -14,6 +14,7 @@ func block(netmask, gateway string, entries ...Entry) []Block {
 	return []Block{{Netmask: netmask, Gateway: gateway, IPs: entries}}
 }
 
+// U6, "IP block file".
 func TestU6Addresses(t *testing.T) {
 	a, problems := CheckBlocks([]Block{
 		{"255.255.252.0", "172.16.23.254", []Entry{
@@ -197,6 +198,7 @@ func TestU6ManyAddresses(t *testing.T) {
 	t.Logf("took %v", time.Since(start))
 }
 
+// U7, "node interfaces".
 func TestU7Parse(t *testing.T) {
 	const blocks = `"blocks":[{"netmask":"255.255.255.0","gateway":"10.0.0.1",` +
 		`"ips":[{"ip":"10.0.0.2","hostname":"a"}]}]`

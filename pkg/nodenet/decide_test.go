@@ -65,6 +65,7 @@ func text(d Decision) string {
 	return strings.Join(lines, "\n")
 }
 
+// U7, "node interfaces".
 func TestU7FindsTheNIC(t *testing.T) {
 	for _, c := range []struct {
 		match  Match

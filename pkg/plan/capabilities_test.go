@@ -25,6 +25,7 @@ var wishes = []struct{ key, value, capability, runtimeConfig string }{
 	},
 }
 
+// S16, "requests go to runtimeConfig, or fail where no plugin declares the capability".
 func TestS16RequestsReachRuntimeConfig(t *testing.T) {
 	for _, w := range wishes {
 		for _, config := range []string{
@@ -83,6 +84,7 @@ func TestR2ArgsWithoutCapability(t *testing.T) {
 	}
 }
 
+// S45, "the runtime's runtimeConfig reaches the default network only".
 func TestS45RuntimeConfigOnlyDefault(t *testing.T) {
 	s := newScenario("a")
 	s.cfg.Delegates = []json.RawMessage{
@@ -116,6 +118,7 @@ func TestS45PodsDefaultNetworkOverrides(t *testing.T) {
 		[][2]string{{"K8S_POD_NAME", "pod"}, {"MAC", "02:00:00:00:00:02"}})
 }
 
+// C11, "capabilities".
 func TestC11CapabilitiesOfTheRuntimePass(t *testing.T) {
 	s := newScenario("")
 	s.cfg.RuntimeConfig = map[string]json.RawMessage{}
@@ -140,6 +143,7 @@ func TestC11CapabilitiesOfTheRuntimePass(t *testing.T) {
 	want(t, "runtimeConfig", s.must(t)[0].RuntimeConfig, all)
 }
 
+// C16, "trace context and arguments reach the plugins".
 func TestC16ArgsOfTheRuntimePass(t *testing.T) {
 	s := newScenario("a,b")
 	s.args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAME", "pod"}, {"IP", "192.0.2.1"}}
@@ -153,6 +157,7 @@ func TestC16ArgsOfTheRuntimePass(t *testing.T) {
 	want(t, "shared between attachments", got[2].Args, wanted)
 }
 
+// D5, "CNIDeviceInfoFile where declared".
 func TestD5CNIDeviceInfoFile(t *testing.T) {
 	for config, declared := range map[string]bool{
 		`{"type": "x"}`: false,

@@ -27,6 +27,7 @@ const (
 	own  = `, "default-route": []`
 )
 
+// U17, "static routes; no default route unasked".
 func TestU17DefaultRouteRefused(t *testing.T) {
 	judged(t, map[string]broughtRoute{
 		"no routes":     {`{"type": "macvlan"}`, none, ""},
@@ -219,6 +220,7 @@ func TestU17CNIArgsCannotBringOne(t *testing.T) {
 	s.refused(t, failure.DefaultRouteRefused, "web/a", "args.cni.routes[0]")
 }
 
+// S21, "default-route: gateways, once of a family".
 func TestS21DefaultRoute(t *testing.T) {
 	got := newScenario(`[{"name": "a", "default-route": ["10.1.0.1"]}, {"name": "b", ` +
 		`"default-route": ["fd00::1"]}, {"name": "a"}]`).must(t)

@@ -12,6 +12,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
+// S3, "spec.config is a conf or a conflist and may omit name".
 func TestS3ConfOrConflistWithoutName(t *testing.T) {
 	for _, config := range []string{
 		`{"cniVersion": "0.3.0", "type": "awesome-plugin"}`,
@@ -24,6 +25,7 @@ func TestS3ConfOrConflistWithoutName(t *testing.T) {
 	}
 }
 
+// S4, "without spec: the network of the object's name on disk".
 func TestS4NoSpecTakesTheNetworkOnDisk(t *testing.T) {
 	for _, empty := range []string{"", " \n"} {
 		s := newScenario("a")
@@ -52,6 +54,7 @@ func TestS4Missing(t *testing.T) {
 	want(t, "the NAD first", displayNames(s.must(t)), []string{"kube-system/gone"})
 }
 
+// S7, "an omitted name becomes the NAD's".
 func TestS7InjectsName(t *testing.T) {
 	for _, config := range []string{
 		`{"type": "macvlan"}`, `{"name": "", "type": "macvlan"}`,
@@ -67,6 +70,7 @@ func TestS7InjectsName(t *testing.T) {
 	want(t, "delegate without a name", s.must(t)[0].Network, "braid")
 }
 
+// S8, "a name that differs from the object's is allowed".
 func TestS8DifferingNameStays(t *testing.T) {
 	s := newScenario("a")
 	s.nad("web/a", `{"name": "Other_1.x", "type": "macvlan"}`)
@@ -74,6 +78,7 @@ func TestS8DifferingNameStays(t *testing.T) {
 	want(t, "network, name", []string{got.Network, got.Name}, []string{"Other_1.x", "web/a"})
 }
 
+// S18, "cni-args become args.cni; the pod's win".
 func TestS18PodArgsOverrideNAD(t *testing.T) {
 	s := newScenario(`[{"name": "a", "cni-args": {"spoofchk": "on", "big": 12345678901234567890}}]`)
 	s.nad("web/a", `{"plugins": [{"type": "x", "args": {"cni": {"spoofchk": "off", "vlan": 7}, `+
@@ -88,6 +93,7 @@ func TestS18PodArgsOverrideNAD(t *testing.T) {
 	s.refused(t, failure.NADInvalid, "NAD web/a", "args")
 }
 
+// S23, "ipam-claim-reference is a string, not with ips (its effect: S46)".
 func TestS23IPAMClaimReachesTheDelegate(t *testing.T) {
 	s := newScenario(`[{"name": "a", "ipam-claim-reference": "vm-a.tenantred", "cni-args": {"k": 1}}]`)
 	l := decode(t, s.must(t)[1])
@@ -98,6 +104,7 @@ func TestS23IPAMClaimReachesTheDelegate(t *testing.T) {
 		refused(t, failure.InvalidAnnotation, "ips")
 }
 
+// S24, "the same network more than once".
 func TestS24SameNetworkTwice(t *testing.T) {
 	got := newScenario("a,a").must(t)
 	want(t, "names", displayNames(got), []string{"cluster", "web/a", "web/a"})
@@ -121,6 +128,7 @@ func (r *recorder) Decode(raw []byte) (version.PluginInfo, error) {
 	return (&version.PluginDecoder{}).Decode(raw)
 }
 
+// S40, "cniVersion and name in each plugin of a chain".
 func TestS40NameAndVersionInEveryPlugin(t *testing.T) {
 	s := newScenario("a")
 	s.nad("web/a", `{"cniVersion": "0.4.0", "plugins": [{"type": "x", "name": "mine", `+
@@ -147,6 +155,7 @@ func TestS40NameAndVersionInEveryPlugin(t *testing.T) {
 	}
 }
 
+// C2, "versions 0.3.0 to 1.1.0".
 func TestC2VersionWhereTheNetworkHasNone(t *testing.T) {
 	s := newScenario("a")
 	s.nad("web/a", `{"type": "macvlan"}`)
@@ -176,6 +185,7 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 		"plugins": [{`+plugin+`, `+injected+`}, {"type": "tuning", `+injected+`}]}`)
 }
 
+// U8, "NADs: versions, name, comments".
 func TestU8NADConfig(t *testing.T) {
 	for name, tc := range map[string]struct {
 		config string
@@ -220,6 +230,7 @@ func TestU8NADConfig(t *testing.T) {
 	}
 }
 
+// U15, "only connected routes".
 func TestU15NoRouteIsAdded(t *testing.T) {
 	s := newScenario("a")
 	s.nad("web/a", `{"cniVersion": "0.3.1", "type": "ipvlan", "ipam": {"type": "static", `+

@@ -25,6 +25,7 @@ func withDevices(networks string, ids ...string) *scenario {
 	return s
 }
 
+// D4, "the allocated device reaches the delegate; an absent one fails".
 func TestD4DeviceReachesTheDelegate(t *testing.T) {
 	got := withDevices("vf1,a", "0000:01:02.3").must(t)
 	want(t, "resource and device", []string{got[1].Resource, got[1].DeviceID},
@@ -60,6 +61,7 @@ func TestD4AbsentDeviceFails(t *testing.T) {
 	withDevices("vf1", "").refused(t, failure.DeviceUnavailable, "allocated 0")
 }
 
+// M13, "each device once, none missing".
 func TestM13EachDeviceOnce(t *testing.T) {
 	got := withDevices("vf1,vf2,vf1", "d1", "d2", "d3").must(t)
 	want(t, "devices", names(got, func(a plan.Attachment) string {

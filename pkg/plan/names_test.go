@@ -10,6 +10,7 @@ import (
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
+// S25, "same container, network and interface on ADD and DEL; unique generated names".
 func TestS25GeneratedNames(t *testing.T) {
 	for annotation, interfaces := range map[string]string{
 		"a":               "eth0 net1",
@@ -41,6 +42,7 @@ func TestS25DefaultNetworkNamedLikeASecondary(t *testing.T) {
 	want(t, "interfaces", ifNames(s.must(t)), []string{"net1", "net2", "net3"})
 }
 
+// S17, "interface: a valid name, once".
 func TestS17RequestedInterface(t *testing.T) {
 	want(t, "JSON", ifNames(newScenario(`[{"name": "a", "interface": "data0"}]`).must(t)),
 		[]string{"eth0", "data0"})
@@ -85,6 +87,7 @@ func TestS17DefaultNetworkKeepsTheRuntimesInterface(t *testing.T) {
 	}
 }
 
+// C14, "names: network, container, interface".
 func TestC14Names(t *testing.T) {
 	for _, bad := range []string{
 		"", ".", "..", "sixteen-letters-", "a b", "a/b", "a:b", "a\tb", "net%d", "all", "default", "lo",

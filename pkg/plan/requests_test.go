@@ -16,6 +16,7 @@ func where(r plan.Request) plan.Request {
 	return r
 }
 
+// S38, "every pod gets the default network, first".
 func TestS38DefaultFirst(t *testing.T) {
 	first, second := json.RawMessage(`{"name":"one","type":"bridge"}`), json.RawMessage(
 		`{"type":"bridge"}`)
@@ -173,6 +174,7 @@ func TestS38ClusterNetworkIsNameOrAbsolutePath(t *testing.T) {
 	}
 }
 
+// S11, "JSON form: name required, empty namespace is the pod's".
 func TestS11EmptyNamespaceIsPods(t *testing.T) {
 	for _, annotation := range []string{`a`, `[{"name": "a"}]`, `[{"name": "a", "namespace": ""}]`} {
 		got := newScenario(annotation).must(t)
@@ -186,6 +188,7 @@ func TestS38PodWithoutNamespaceIsRefused(t *testing.T) {
 	s.refused(t, failure.InvalidEnvironment, "K8S_POD_NAMESPACE")
 }
 
+// U9, "annotation: both forms, namespaces, repetition".
 func TestU9Annotation(t *testing.T) {
 	s := newScenario("default/shared, a,default/shared")
 	s.nad("default/shared", `{"type": "macvlan"}`)
@@ -198,6 +201,7 @@ func TestU9Annotation(t *testing.T) {
 	}
 }
 
+// U13, "namespace isolation".
 func TestU13Isolation(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ref      string
@@ -228,6 +232,7 @@ func TestU13Isolation(t *testing.T) {
 	}
 }
 
+// S44, "restrictions of a NAD fail the operation".
 func TestS44RestrictionsFail(t *testing.T) {
 	newScenario("a,other/x").refused(t, failure.NADForbidden, "NAD other/x")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
+// S9, "networks annotation, both formats".
 func TestS9BothForms(t *testing.T) {
 	both := []Selection{{Namespace: "pods", Name: "net-a"}, {Namespace: "other", Name: "net-b"}}
 	want(t, "net-a,other/net-b", both...)
@@ -44,6 +45,7 @@ func TestS9BothForms(t *testing.T) {
 	bad(t, `[{"name":"a"},null]`, "networks[1]", "is null, not an object")
 }
 
+// S10, "short form, with namespace and @interface".
 func TestS10ShortForm(t *testing.T) {
 	want(t, "a", Selection{Namespace: "pods", Name: "a"})
 	want(t, "ns/a", Selection{Namespace: "ns", Name: "a"})
@@ -78,6 +80,7 @@ func TestS10ShortForm(t *testing.T) {
 	}
 }
 
+// S11, "JSON form: name required, empty namespace is the pod's".
 func TestS11Name(t *testing.T) {
 	want(t, `[{"name":"a","namespace":""}]`, Selection{Namespace: "pods", Name: "a"})
 	want(t, `[{"name":"a.b-c.9","namespace":null}]`, Selection{Namespace: "pods", Name: "a.b-c.9"})
@@ -95,6 +98,7 @@ func TestS11Name(t *testing.T) {
 	badOne(t, `"namespace":["a"]`, "namespace", "is a list, not a string")
 }
 
+// S12, "keys without a period are reserved".
 func TestS12ReservedKeys(t *testing.T) {
 	want(t, `[{"name":"a","org.example.key":{"any":[1]},"x.y":null}]`,
 		Selection{Namespace: "pods", Name: "a"})
@@ -106,12 +110,14 @@ func TestS12ReservedKeys(t *testing.T) {
 	badOne(t, `"cni-args":{"a":{"b":1,"b":2}}`, "cni-args.a.b", "twice")
 }
 
+// S24, "the same network more than once".
 func TestS24SameNetworkTwice(t *testing.T) {
 	a := Selection{Namespace: "pods", Name: "net-a"}
 	want(t, "net-a,net-a,pods/net-a", a, a, a)
 	want(t, `[{"name":"net-a"},{"name":"net-a"}]`, a, a)
 }
 
+// U9, "annotation: both forms, namespaces, repetition".
 func TestU9Annotation(t *testing.T) {
 	gke := []Selection{
 		{Namespace: "default", Name: "gke-network-1"}, {Namespace: "default", Name: "gke-network-2"},

@@ -5,6 +5,7 @@ import (
 	"testing"
 )
 
+// S19, "portMappings".
 func TestS19PortMappings(t *testing.T) {
 	got := one(t, `"portMappings":[{"hostPort":8080,"containerPort":80},{"hostPort":1,"containerPort":65535,"protocol":"SCTP"},
 		{"hostPort":53,"containerPort":53,"protocol":"Udp","hostIP":"192.0.2.1"}]`).PortMappings
@@ -43,6 +44,7 @@ func TestS19PortMappings(t *testing.T) {
 	badOne(t, `"portMappings":{}`, "portMappings", "is an object, not a list")
 }
 
+// S20, "bandwidth".
 func TestS20Bandwidth(t *testing.T) {
 	for value, want := range map[string]Bandwidth{
 		`{"ingressRate":2048,"ingressBurst":300,"egressRate":8000,` +

@@ -6,6 +6,7 @@ import (
 	"testing"
 )
 
+// S13, "ips".
 func TestS13Ips(t *testing.T) {
 	for keys, ips := range map[string][]string{
 		`"ips":["10.2.2.42/24","2001:db8::5/64"]`: {"10.2.2.42/24", "2001:db8::5/64"},
@@ -36,6 +37,7 @@ func TestS13Ips(t *testing.T) {
 	badOne(t, `"ips":[null]`, "ips[0]", "is null, not a string")
 }
 
+// S14, "mac: six bytes".
 func TestS14Mac(t *testing.T) {
 	for _, mac := range []string{"02:23:45:67:89:01", "AA:bb:cc:dd:ee:ff", "02-23-45-67-89-01"} {
 		if got := one(t, `"mac":"`+mac+`"`).MAC; got != mac {
@@ -55,6 +57,7 @@ func TestS14Mac(t *testing.T) {
 	badOne(t, `"mac":1`, "mac", "is a number, not a string")
 }
 
+// S15, "infiniband-guid: eight bytes".
 func TestS15InfinibandGUID(t *testing.T) {
 	const guid = "24:8a:07:03:00:8d:ae:2f"
 	if got := one(t, `"infiniband-guid":"`+guid+`"`).InfinibandGUID; got != guid {
@@ -66,6 +69,7 @@ func TestS15InfinibandGUID(t *testing.T) {
 	badOne(t, `"infiniband-guid":{}`, "infiniband-guid", "is an object, not a string")
 }
 
+// S17, "interface: a valid name, once".
 func TestS17Interface(t *testing.T) {
 	for _, name := range []string{"net1", "eth0.100", "a", "fifteen-bytes-1", "v@1", "_-+,"} {
 		if got := one(t, `"interface":"`+name+`"`).Interface; got != name {
@@ -91,6 +95,7 @@ func TestS17Interface(t *testing.T) {
 	bad(t, "a@x,a@x", "networks[1].interface", `"x" is taken by networks[0] (pods/a)`)
 }
 
+// S18, "cni-args become args.cni; the pod's win".
 func TestS18CNIArgs(t *testing.T) {
 	got := one(t, `"cni-args":{"spoofchk":"on","n":12345678901234567890,"deep":{"A":[1.50,null]}}`).
 		CNIArgs
@@ -115,6 +120,7 @@ func TestS18CNIArgs(t *testing.T) {
 	}
 }
 
+// S21, "default-route: gateways, once of a family".
 func TestS21DefaultRoute(t *testing.T) {
 	if got := one(t, `"mac":null`).DefaultRoute; got != nil {
 		t.Errorf("without default-route: %#v, want nil", got)
@@ -153,6 +159,7 @@ func TestS21DefaultRoute(t *testing.T) {
 	}
 }
 
+// S23, "ipam-claim-reference is a string, not with ips (its effect: S46)".
 func TestS23IPAMClaim(t *testing.T) {
 	got := one(t, `"ipam-claim-reference":"vm123.tenantblue"`).IPAMClaim
 	if got != "vm123.tenantblue" {

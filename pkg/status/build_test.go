@@ -57,16 +57,19 @@ const bridgeResult = `{"cniVersion": "1.1.0",
     {"address": "192.0.2.9/24"}],
   "dns": {"nameservers": ["10.0.0.53"], "domain": "d.example", "search": ["s.example"], "options": ["ndots:5"]}}`
 
+// S27, "status: the first interface with a sandbox".
 func TestS27FirstInterfaceWithSandbox(t *testing.T) {
 	got := one(t, net1, result(t, bridgeResult))
 	want(t, "interface", got.Interface, "net1")
 	want(t, "mac", got.Mac, "cc:cc:cc:cc:cc:cc")
 }
 
+// S28, "status: minimal entry without a result".
 func TestS28MinimalEntryWithoutResult(t *testing.T) {
 	want(t, "entry", one(t, net1, nil), nadv1.NetworkStatus{Name: "default/a"})
 }
 
+// S30, "status: exactly one default".
 func TestS30DefaultExactlyOnce(t *testing.T) {
 	eth0 := plan.Attachment{Name: "cluster", IfName: "eth0", Default: true}
 	got := status.Build([]status.Result{{Attachment: eth0}, {Attachment: net1}, {Attachment: eth0}})
@@ -74,10 +77,12 @@ func TestS30DefaultExactlyOnce(t *testing.T) {
 		[]bool{true, false, false})
 }
 
+// S31, "status: names carry the namespace".
 func TestS31NameCarriesNamespace(t *testing.T) {
 	want(t, "name", one(t, net1, result(t, bridgeResult)).Name, "default/a")
 }
 
+// S32, "status: ips of that interface".
 func TestS32AddressesOfTheSandboxInterfaceOnly(t *testing.T) {
 	want(t, "ips", one(t, net1, result(t, bridgeResult)).IPs, []string{"10.0.0.5", "fd00::5"})
 	for name, text := range map[string]string{
@@ -99,6 +104,7 @@ func TestS32IndexOutOfRange(t *testing.T) {
 	want(t, "ips", got.IPs, []string(nil))
 }
 
+// S33, "status: mac only with an interface".
 func TestS33MacOnlyWithInterface(t *testing.T) {
 	got := one(t, net1, result(t,
 		`{"cniVersion": "1.0.0", "interfaces": [{"name": "cali1", "mac": "aa:aa:aa:aa:aa:aa"}]}`))
@@ -106,11 +112,13 @@ func TestS33MacOnlyWithInterface(t *testing.T) {
 	want(t, "interface", got.Interface, "")
 }
 
+// S34, "status: dns".
 func TestS34DNS(t *testing.T) {
 	want(t, "dns", one(t, net1, result(t, bridgeResult)).DNS,
 		nadv1.DNS{Nameservers: []string{"10.0.0.53"}, Domain: "d.example", Search: []string{"s.example"}})
 }
 
+// S35, "status: default-route if requested, mtu, gateway".
 func TestS35DefaultRouteOnlyIfRequested(t *testing.T) {
 	asked := net1
 	asked.WantsDefaultRoute = true
@@ -147,6 +155,7 @@ func TestS35MtuAndGateway(t *testing.T) {
 	want(t, "gateway", got.Gateway, []string{"10.0.0.1", "fd00::2"})
 }
 
+// S36, "status: device-info".
 func TestS36DeviceInfo(t *testing.T) {
 	info := &nadv1.DeviceInfo{
 		Type: "pci", Version: "1.1.0", PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.3"},

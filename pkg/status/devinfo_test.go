@@ -26,6 +26,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// D1, "types and their sub-maps".
 func TestD1Types(t *testing.T) {
 	for name, tc := range map[string]struct{ text, wrong string }{
 		"pci": {pciInfo, ""},
@@ -104,6 +105,7 @@ func TestD1OnlyRegularFilesOfSensibleSize(t *testing.T) {
 	}
 }
 
+// D2, "file of the device plugin".
 func TestD2DevicePluginFile(t *testing.T) {
 	want(t, "path", status.DPFile(conf.DefaultDeviceInfoDir, "intel.com/sriov", "0000:01:02.3"),
 		"/var/run/k8s.cni.cncf.io/devinfo/dp/intel.com-sriov-0000:01:02.3-device.json")
@@ -115,6 +117,7 @@ func TestD2DevicePluginFile(t *testing.T) {
 	}
 }
 
+// D3, "CNI file, removed on DEL".
 func TestD3CNIFile(t *testing.T) {
 	want(t, "path", status.CNIFile("/d", "c0ffee", "net1"), "/d/cni/c0ffee:net1-device.json")
 	for _, hostile := range []string{"../../../etc/passwd", "..", ".", "/", "", "a/../b"} {
@@ -147,6 +150,7 @@ func TestD3FileIsRemovedOnDEL(t *testing.T) {
 	}
 }
 
+// D6, "merged into the status".
 func TestD6DevicePluginFileReachesTheStatus(t *testing.T) {
 	dir := t.TempDir()
 	dp, cni := status.DPFile(dir, "intel.com/sriov", "0000:01:02.2"), status.CNIFile(dir, "c0ffee",

@@ -23,6 +23,7 @@ func merge(t *testing.T, existing string, ours ...nadv1.NetworkStatus) string {
 	return text
 }
 
+// U22, "network-status, exact".
 func TestU22ExactAnnotation(t *testing.T) {
 	built := status.Build([]status.Result{
 		{
@@ -85,11 +86,13 @@ func TestU22NestedAndStrangeText(t *testing.T) {
 	want(t, "read back", back, []nadv1.NetworkStatus{entry})
 }
 
+// S26, "network-status is a JSON list".
 func TestS26AnnotationIsAJSONList(t *testing.T) {
 	want(t, "key", nadv1.StatusAnnotation, "k8s.v1.cni.cncf.io/network-status")
 	want(t, "nothing attached", merge(t, ""), "[]")
 }
 
+// S29, "status: what others wrote stays".
 func TestS29MergeKeepsOthers(t *testing.T) {
 	other := `{"name":"x/dynamic",  "interface": "dyn0", "org.foo.count": 12345678901234567890, ` +
 		`"ips": ["1.2.3.4"]}`
@@ -138,6 +141,7 @@ func TestS29MalformedIsReplacedAndReported(t *testing.T) {
 	}
 }
 
+// S37, "status: keys without a period are reserved".
 func TestS37KeysWithoutPeriodAreTheSpecifications(t *testing.T) {
 	allowed := map[string]bool{
 		"name": true, "interface": true, "ips": true, "mac": true, "default": true, "dns": true,

@@ -27,6 +27,7 @@ func shows(text string) bool {
 	})
 }
 
+// M35, "braidctl prints no escape sequences".
 func TestM35PrintableWriter(t *testing.T) {
 	for _, text := range hostile() {
 		var out bytes.Buffer

@@ -63,6 +63,7 @@ func prev(interfaces ...string) conf {
 	}
 }
 
+// M15, "links left behind when IPAM fails".
 func TestM15IPvlanIPAMFails(t *testing.T)      { suite(t).M15(t) }
 func TestM15IPvlanConfigureFails(t *testing.T) { suite(t).M15Configure(t) }
 func TestFailureOfEachStep(t *testing.T)       { suite(t).EachStep(t) }
@@ -194,6 +195,7 @@ func TestDelWithoutEachKey(t *testing.T) {
 	plugintest.OnMasterWithoutEachKey[ipvlan.Conf](t, s, vlans, conf{"mode": "l3"})
 }
 
+// R7, "vlan on macvlan and ipvlan".
 func TestR7FailureOfEachStepLeavesNothing(t *testing.T) {
 	s, vlans := vlanSuite(t)
 	s.VLANEachStep(t, vlans)

@@ -96,6 +96,7 @@ func TestMatchesReference(t *testing.T) {
 	}
 }
 
+// M15, "links left behind when IPAM fails".
 func TestM15MacvlanIPAMFails(t *testing.T) {
 	t.Parallel()
 	suite().M15(t)
@@ -279,6 +280,7 @@ func TestDelWithoutEachKey(t *testing.T) {
 		conf{"mode": "private", "mac": "02:00:00:00:00:07", "bcqueuelen": 10})
 }
 
+// R7, "vlan on macvlan and ipvlan".
 func TestR7FailureOfEachStepLeavesNothing(t *testing.T) {
 	s, vlans := vlanSuite(t)
 	s.VLANEachStep(t, vlans)

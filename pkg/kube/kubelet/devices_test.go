@@ -210,6 +210,7 @@ func testR5(t *testing.T, src draSource) {
 	}
 }
 
+// R5, "dynamic resource allocation".
 func TestR5DevicesOfClaims(t *testing.T) {
 	server := cluster.Get(t)
 	src := apiOf(t, server, account)
