@@ -567,7 +567,7 @@ func needE2E(t *testing.T) {
 	}
 }
 
-// installBridge gives a node the plainest network that there is.
+// installBridge installs the plainest network that there is on a node.
 func installBridge(ctx context.Context, n *Node) error {
 	if err := n.InstallPlugins(ctx, "bridge", "host-local"); err != nil {
 		return err

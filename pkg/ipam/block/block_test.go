@@ -194,11 +194,10 @@ func TestStateStays(t *testing.T) {
 	}
 }
 
-// A node whose state an older Braid wrote: 20 pods, one of them with an address of a shared block
-// too, and two of them under the node's former name; a claim that was killed; and a range that is
-// full. Each pod keeps its addresses, nobody else gets them, and they are given back without the
-// API, but for those of shared blocks.
-func TestStateOfAnOlderBraid(t *testing.T) {
+// olderState puts what an older Braid wrote into a node's directory, and the objects of its blocks
+// into the cluster.
+func olderState(t *testing.T, c *cluster, m *block.Manager) {
+	t.Helper()
 	data, err := os.ReadFile("testdata/older.json")
 	if err != nil {
 		t.Fatal(err)
@@ -210,9 +209,6 @@ func TestStateOfAnOlderBraid(t *testing.T) {
 	if err := json.Unmarshal(data, &older); err != nil {
 		t.Fatal(err)
 	}
-	c := newCluster(t)
-	c.pass(time.Minute)
-	m, other := c.node("n2"), c.node("n1")
 	var uids []string
 	for _, object := range older.Objects {
 		made, err := c.api.CreateBlock(t.Context(), &object)
@@ -231,6 +227,17 @@ func TestStateOfAnOlderBraid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A node whose state an older Braid wrote: 20 pods, one of them with an address of a shared block
+// too, and two of them under the node's former name; a claim that was killed; and a range that is
+// full. Each pod keeps its addresses, nobody else gets them, and they are given back without the
+// API, but for those of shared blocks.
+func TestStateOfAnOlderBraid(t *testing.T) {
+	c := newCluster(t)
+	c.pass(time.Minute)
+	m, other := c.node("n2"), c.node("n1")
+	olderState(t, c, m)
 	has := map[int][]netip.Addr{0: addrs("10.0.0.1", "fd00::1"), 20: addrs("10.0.0.21", "fd00::2")}
 	for i := 1; i < 20; i++ {
 		has[i] = addrs(fmt.Sprint("10.0.0.", i+1))

@@ -128,7 +128,7 @@ func (n *node) run(c conf, o operation, prev map[string]json.RawMessage) string 
 	switch o.command {
 	case "ADD":
 		prev[key] = out
-		return "ADD gives " + sorted(n.t, out)
+		return "ADD returns " + sorted(n.t, out)
 	case "DEL":
 		delete(prev, key)
 	}
