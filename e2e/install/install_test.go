@@ -3,8 +3,9 @@
 // scripts/lab.sh and scripts/build.sh, and the image of scripts/image.sh.
 //
 // All tests have one cluster, and leave it as they found it, in the order of their files' names:
-// TestOneApply installs Braid, TestUninstall in uninstall_test.go takes it away. Those in between
-// begin with world.installed or world.private, so that each can also be run alone.
+// TestOneApply installs Braid, TestUninstall in uninstall_test.go takes it away. Each begins with
+// world.installed, world.private or world.removed, so that it can also be run alone, or in another
+// order.
 package install_test
 
 import (
@@ -229,6 +230,28 @@ func (w *world) installed() {
 	w.network()
 }
 
+// removed sees to it that Braid is on no node, as TestUninstall leaves them if it ran. No pod may
+// have its networks any more, but those of the controller.
+func (w *world) removed() {
+	w.t.Helper()
+	for _, n := range w.Nodes() {
+		w.must(n.WaitReady(w.ctx))
+	}
+	for _, file := range []string{"webhook.yaml", "controller.yaml", "agent.yaml", "10-rbac.yaml"} {
+		_, err := w.Kubectl(w.ctx, "delete", "--ignore-not-found", "--cascade=foreground", "-f",
+			filepath.Join(root(), "conf/deploy", file))
+		w.must(err)
+	}
+	for _, n := range w.Nodes() {
+		for _, path := range []string{
+			configuration, privateDir, binDir + "/braid", binDir + "/braid-full", stateDir,
+		} {
+			w.must(os.RemoveAll(n.Path(path)))
+		}
+		w.must(n.WriteFile(confDir+"/"+networkName, []byte(ofNode(n, defaultNetwork)), 0o644))
+	}
+}
+
 // private sees to it that Braid is on both nodes, and that the default network's file is where no
 // runtime looks.
 func (w *world) private() {
@@ -324,9 +347,7 @@ func (w *world) rolledOut() error {
 // outage.
 func TestOneApply(t *testing.T) {
 	w := newWorld(t)
-	for _, n := range w.Nodes() {
-		w.must(n.WaitReady(w.ctx))
-	}
+	w.removed()
 	start := time.Now()
 	w.deploy()
 	w.eventually("both nodes are ready", w.ready)
@@ -355,7 +376,7 @@ func TestOneApply(t *testing.T) {
 // TestConfigurationIsPutBack: what removes Braid's configuration is found out, mended and told.
 func TestConfigurationIsPutBack(t *testing.T) {
 	w := newWorld(t)
-	w.eventually("both nodes are ready", w.ready)
+	w.installed()
 	n := w.Nodes()[0]
 	configuration := "/etc/cni/net.d/00-braid.conflist"
 	w.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
@@ -374,7 +395,7 @@ func TestConfigurationIsPutBack(t *testing.T) {
 // runs without its network.
 func TestPrivateDirectory(t *testing.T) {
 	w := newWorld(t)
-	w.eventually("both nodes are ready", w.ready)
+	w.installed()
 	sets := w.Client().AppsV1().DaemonSets(namespace)
 	d, err := sets.Get(w.ctx, "braid-agent", metav1.GetOptions{})
 	w.must(err)

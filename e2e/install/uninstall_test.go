@@ -12,10 +12,10 @@ import (
 // TestUninstall: new pods have the default network alone at once, a pod that runs keeps its
 // networks, and when it is gone nothing of Braid is left on the node, although the runtime sends
 // Braid no DEL any more. It is the last test of a cluster with Braid: those of userguide_test.go
-// and withmultus_test.go, which come after it, begin without.
+// and withmultus_test.go begin without.
 func TestUninstall(t *testing.T) {
 	w := newWorld(t)
-	w.eventually("both nodes are ready", w.ready)
+	w.installed()
 	n := w.Nodes()[0]
 	w.pod("alive", n.Name)
 	config, err := w.Kubeconfig(lab.UserAdmin)

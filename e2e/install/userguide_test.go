@@ -27,9 +27,9 @@ type guide struct {
 }
 
 // TestU3Guide does what conf/gke/README.md says, with the files beside it: from a cluster
-// configuration to pods with several interfaces, and what a reader sees of each. It comes after
-// TestUninstall. The lab's kernel may have no ipvlan: networks are of macvlan here, and as the
-// files have them in TestU16GuideFilesWithIPvlan of cmd/braid, which a user-mode kernel runs.
+// configuration to pods with several interfaces, and what a reader sees of each. The lab's kernel
+// may have no ipvlan: networks are of macvlan here, and as the files have them in
+// TestU16GuideFilesWithIPvlan of cmd/braid, which a user-mode kernel runs.
 func TestU3Guide(t *testing.T) {
 	g := &guide{newWorldFor(t, 8*patience), t.TempDir()}
 	_, stop := g.serveDHCP()
@@ -57,9 +57,7 @@ func (g *guide) with(t *testing.T) *guide {
 // made of it, and Helm installs the chart with them.
 func (g *guide) enable() {
 	g.t.Helper()
-	for _, n := range g.Nodes() {
-		g.must(n.WaitReady(g.ctx))
-	}
+	g.removed() // of CRDs, which stay, the chart becomes the owner
 	cluster := g.guideCluster()
 	_, err := g.cli("gke", "check", cluster, "--nodes", "2")
 	g.must(err)
@@ -67,12 +65,6 @@ func (g *guide) enable() {
 	g.must(err)
 	values := filepath.Join(g.t.TempDir(), "values.yaml")
 	g.must(os.WriteFile(values, text, 0o600))
-	// What tests before have left; of CRDs, which stay, the chart becomes the owner.
-	for _, file := range []string{"10-rbac.yaml", "agent.yaml", "controller.yaml", "webhook.yaml"} {
-		_, err := g.Kubectl(g.ctx, "delete", "--ignore-not-found", "-f",
-			filepath.Join(root(), "conf/deploy", file))
-		g.must(err)
-	}
 	image, tag, _ := strings.Cut(g.image(), ":")
 	g.helm("install", "braid", filepath.Join(root(), "conf/helm/braid"), "--take-ownership",
 		"--values", values,

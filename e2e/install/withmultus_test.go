@@ -48,25 +48,15 @@ func newMigration(t *testing.T) *migration {
 	t.Helper()
 	w := newWorld(t)
 	m := &migration{w, w.Nodes()[0]}
+	w.removed()
 	for _, n := range w.Nodes() {
-		w.must(n.WaitReady(w.ctx))
-	}
-	_, err := w.Kubectl(w.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait",
-		"daemonset/braid-agent", "deployment/braid-controller",
-		"mutatingwebhookconfiguration/braid-controller",
-		"validatingwebhookconfiguration/braid-controller")
-	w.must(err)
-	for _, n := range w.Nodes() { // of a test before
-		for _, path := range []string{
-			braidConf, "/opt/cni/bin/braid", "/opt/cni/bin/braid-full", "/var/lib/braid", multusConf,
-			multusDir,
-		} {
+		for _, path := range []string{multusConf, multusDir} { // of a test before
 			w.must(os.RemoveAll(n.Path(path)))
 		}
 		w.must(n.InstallPlugins(w.ctx, "macvlan", "portmap"))
 		w.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, multusDefault)), 0o644))
 	}
-	_, err = w.Kubectl(w.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
+	_, err := w.Kubectl(w.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
 	w.must(err)
 	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", `+
 		`"metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`,
