@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -39,24 +40,20 @@ const (
 
 func main() { os.Exit(run()) }
 
+// run returns only for calls that the agent did, or that nobody can do.
 func run() int {
-	if filepath.Base(os.Args[0]) == "braid-client" && len(os.Args) == 2 && os.Args[1] == "--version" {
+	if asksVersion(os.Args) {
 		os.Stdout.WriteString("braid-client " + buildVersion + "\n") //nolint:errcheck // nobody to tell
 		return 0
 	}
-	command := os.Getenv("CNI_COMMAND")
-	if filepath.Base(os.Args[0]) != "braid" ||
-		command != "ADD" && command != "DEL" && command != "CHECK" && command != "GC" {
+	if filepath.Base(os.Args[0]) != "braid" || !isForAgent(os.Getenv("CNI_COMMAND")) {
 		return become()
 	}
 	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxStdin))
 	if err != nil {
 		return failed("read stdin: " + err.Error())
 	}
-	socket := os.Getenv(socketEnv)
-	if socket == "" {
-		socket = wire.Socket
-	}
+	socket := cmp.Or(os.Getenv(socketEnv), wire.Socket)
 	result, err := (&client.Client{Socket: socket}).Do(&wire.Frame{
 		Type: wire.Hello, Version: wire.Version, Oldest: wire.Version, Verb: wire.CNI,
 		Environ: wire.Environ(os.Environ()), Stdin: stdin, Millis: int(patience.Milliseconds()),
@@ -64,16 +61,37 @@ func run() int {
 	if err == nil {
 		return show(result)
 	}
-	if e, ok := errors.AsType[*client.Error](err); ok {
-		note(filepath.Join(filepath.Dir(socket), filepath.Base(wire.Notes)), e.Reason)
-		if e.Sent {
-			os.Setenv(afterAgent, "1") //nolint:errcheck // the name is one
-		}
-	}
+	remember(err, filepath.Join(filepath.Dir(socket), filepath.Base(wire.Notes)))
 	if err := again(stdin); err != nil {
 		return failed("hand stdin on: " + err.Error())
 	}
 	return become()
+}
+
+// asksVersion reports whether the program is called under its own name, for its version.
+func asksVersion(args []string) bool {
+	return filepath.Base(args[0]) == "braid-client" && len(args) == 2 && args[1] == "--version"
+}
+
+// isForAgent reports whether the agent does the operation.
+func isForAgent(command string) bool {
+	switch command {
+	case "ADD", "DEL", "CHECK", "GC":
+		return true
+	}
+	return false
+}
+
+// remember notes for the agent, and for braid-full, why the agent did not do the call.
+func remember(err error, notes string) {
+	e, ok := errors.AsType[*client.Error](err)
+	if !ok {
+		return
+	}
+	note(notes, e.Reason)
+	if e.Sent {
+		os.Setenv(afterAgent, "1") //nolint:errcheck // the name is one
+	}
 }
 
 // show prints what the agent would have.

@@ -115,11 +115,7 @@ type nodesConfig struct {
 func (n *nodesConfig) read() (admit.Nodes, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	raw := []byte("{}")
-	var err error
-	if n.path != "" {
-		raw, err = os.ReadFile(n.path)
-	}
+	raw, err := n.raw()
 	if n.last != nil && (err != nil || bytes.Equal(raw, n.seen)) {
 		return *n.last, nil
 	}
@@ -141,6 +137,14 @@ func (n *nodesConfig) read() (admit.Nodes, error) {
 		n.last = nodesOf(config)
 	}
 	return *n.last, nil
+}
+
+// raw returns the file; without one, all keys have their defaults.
+func (n *nodesConfig) raw() ([]byte, error) {
+	if n.path == "" {
+		return []byte("{}"), nil
+	}
+	return os.ReadFile(n.path)
 }
 
 // anyNetwork stands for the default network, which only the nodes know.

@@ -61,14 +61,8 @@ judge.
 
 `
 
-func parse(args []string, stderr io.Writer) (*options, error) {
-	o := new(options)
-	f := flag.NewFlagSet("braid-controller", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
-		f.PrintDefaults()
-	}
+// flags defines the flags.
+func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "",
 		"kubeconfig `file`; by default the service account of the pod")
 	f.StringVar(&o.namespace, "namespace", "kube-system",
@@ -82,6 +76,18 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		"keep the addresses that whereabouts recorded, if its CRDs are there")
 	o.admission.flags(f)
 	f.BoolVar(&o.version, "version", false, "print the version")
+}
+
+// parse reads the flags, and prints what is wrong with them.
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := new(options)
+	f := flag.NewFlagSet("braid-controller", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
+		f.PrintDefaults()
+	}
+	o.flags(f)
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

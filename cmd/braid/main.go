@@ -65,6 +65,7 @@ type app struct {
 	cniVersion string
 }
 
+// run does what the program is called as: a plugin of its own, or Braid.
 func (a *app) run(args []string) int {
 	kind, plugin := builtin.Called(args[0])
 	if !plugin && len(args) > 1 && args[1] == "--version" {

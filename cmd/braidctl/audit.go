@@ -9,11 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/reap"
 )
 
-func auditCommand() command {
-	return command{
-		name: "ipam audit", summary: "what whereabouts recorded, and what is wrong with it",
-		text: `Compares what whereabouts recorded (IPPools and OverlappingRangeIPReservations) with the
-pods there are and with Braid's blocks. It changes nothing. The states of an address:
+const auditText = `Compares what whereabouts recorded (IPPools and OverlappingRangeIPReservations)
+with the pods there are and with Braid's blocks. It changes nothing. The states of an address:
 
   ok          recorded once, for a pod that exists
   orphan      its pod is gone
@@ -22,7 +19,12 @@ pods there are and with Braid's blocks. It changes nothing. The states of an add
   unreadable  the record does not say which address
   unrecorded  a pod reports it in its network-status, and it is recorded nowhere for that pod
 
-Exits with 0 if all is well, 1 if something is not, 2 if that could not be found out.`,
+Exits with 0 if all is well, 1 if something is not, 2 if that could not be found out.`
+
+func auditCommand() command {
+	return command{
+		name: "ipam audit", summary: "what whereabouts recorded, and what is wrong with it",
+		text: auditText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatTable)
 			wrong := f.Bool("wrong", false, "leave out what is ok")

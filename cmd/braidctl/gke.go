@@ -13,11 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/lint"
 )
 
-func gkeCheckCommand() command {
-	return command{
-		name: "gke check", operands: "CLUSTER.yaml [FILE...]",
-		summary: "whether a cluster configuration of GKE on VMware fits Braid",
-		text: `Judges a cluster configuration and the IP block files that it names:
+const gkeCheckText = `Judges a cluster configuration and the IP block files that it names:
 multipleNetworkInterfaces, enableDataplaneV2, and below network serviceCIDR, podCIDR,
 vCenter.networkName and additionalNodeInterfaces. Other keys are left alone. FILEs are manifests,
 whose NADs must not give addresses of pods or services of the cluster to pods. Each line reads
@@ -27,7 +23,13 @@ whose NADs must not give addresses of pods or services of the cluster to pods. E
 and a warning, with which the cluster works, has "warning" before what it says. With --nodes it also
 says whether there are addresses and hostnames for that many nodes, and one address more.
 
-Exits with 0 if nothing is wrong, 1 if something is, 2 if that could not be found out.`,
+Exits with 0 if nothing is wrong, 1 if something is, 2 if that could not be found out.`
+
+func gkeCheckCommand() command {
+	return command{
+		name: "gke check", operands: "CLUSTER.yaml [FILE...]",
+		summary: "whether a cluster configuration of GKE on VMware fits Braid",
+		text:    gkeCheckText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			o, nodes := formatFlag(f, formatText), f.Int("nodes", 0,
 				"`number` of nodes that the cluster is to have")
@@ -54,16 +56,18 @@ Exits with 0 if nothing is wrong, 1 if something is, 2 if that could not be foun
 	}
 }
 
+const gkeRenderText = `Prints what Braid needs for a cluster configuration of GKE on VMware: values
+of the Helm chart, with the interfaces of the nodes, their addresses, and the policy of the profile;
+or with --networks a NAD for each network, to look at and to complete. What gke check refuses is not
+rendered.
+
+Exits with 0, or with 2 if there is nothing to render.`
+
 func gkeRenderCommand() command {
 	return command{
 		name: "gke render", operands: "CLUSTER.yaml",
 		summary: "values of Braid's Helm chart for it, or NADs to begin with",
-		text: `Prints what Braid needs for a cluster configuration of GKE on VMware: values of the Helm
-chart, with the interfaces of the nodes, their addresses, and the policy of the profile; or with
---networks a NAD for each network, to look at and to complete. What gke check refuses is not
-rendered.
-
-Exits with 0, or with 2 if there is nothing to render.`,
+		text:    gkeRenderText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			networks := f.Bool("networks", false, "print the NADs")
 			masters := map[string]string{}
@@ -88,6 +92,7 @@ Exits with 0, or with 2 if there is nothing to render.`,
 	}
 }
 
+// render prints nothing if the cluster configuration is refused.
 func render(out io.Writer, path string, networks bool, masters map[string]string) error {
 	c, problems, err := gke.Read(path)
 	if err != nil {

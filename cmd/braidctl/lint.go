@@ -117,6 +117,8 @@ func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
 	return errors.Join(errs...)
 }
 
+// addObject adds a NAD, a pod, a template of pods, or the labels of a namespace; other objects are
+// left out.
 func addObject(o *manifests.Object, in *lint.Input) error {
 	if o.Kind == nadv1.Kind {
 		var nad nadv1.NetworkAttachmentDefinition

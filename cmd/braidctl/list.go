@@ -23,14 +23,16 @@ import (
 	"github.com/braid-cni/braid/pkg/reap"
 )
 
+const listText = `Lists blocks of addresses: space, block, owner, address, pod. Of a shared block,
+which has no owner, each address in use has a line. What is in use of a node's block the node alone
+knows: on that node it is read from its state and listed too; elsewhere USED and FREE are what the
+node reported last, some minutes ago perhaps.`
+
 func listCommand() command {
 	return command{
 		name: "ipam list", summary: "the blocks of cluster-wide addresses, whose they are, and what is " +
 			"in use",
-		text: `Lists blocks of addresses: space, block, owner, address, pod. Of a shared block, which has
-no owner, each address in use has a line. What is in use of a node's block the node alone knows: on
-that node it is read from its state and listed too; elsewhere USED and FREE are what the node
-reported last, some minutes ago perhaps.`,
+		text: listText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			open, o := sourceFlags(f), formatFlag(f, formatTable)
 			space := f.String("space", "", "only blocks of this `space`")
@@ -73,6 +75,7 @@ func inUse(
 	return known, nil
 }
 
+// selector selects blocks by their fields; empty names select all.
 func selector(space, owner string) string {
 	terms := fields.Set{"spec.space": space, "spec.owner.nodeName": owner}
 	maps.DeleteFunc(terms, func(_, value string) bool { return value == "" })
@@ -123,6 +126,7 @@ func enter(b *v1alpha1.IPBlock, used map[netip.Addr]block.Holder) {
 	b.Status.Free = block.Size - b.Status.Used
 }
 
+// describe takes what is in use of a node's block from its status, where the node reports it.
 func describe(b *v1alpha1.IPBlock) listed {
 	l := listed{
 		Space: b.Spec.Space, Block: b.Spec.CIDR, Used: b.Status.Used, Free: b.Status.Free,
@@ -145,6 +149,7 @@ func describe(b *v1alpha1.IPBlock) listed {
 	return l
 }
 
+// rows are the lines of a block: one for each address that it shows, and one if there is none.
 func (l listed) rows() [][]string {
 	whose := l.Owner
 	if whose == "" {

@@ -72,17 +72,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, me, buildVersion)
 		return exitOK
 	}
-	for _, c := range commands() {
-		words := strings.Fields(c.name)
-		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
-			return c.run(ctx, me, args[len(words):], stdout, stderr)
-		}
+	if c, rest := commandOf(args); c != nil {
+		return c.run(ctx, me, rest, stdout, stderr)
 	}
-	text := "usage: " + me + " COMMAND [flags]\n\n"
-	for _, c := range commands() {
-		text += fmt.Sprintf("  %-14s %s\n", c.name, c.summary)
-	}
-	text += "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
+	text := usageOf(me)
 	if len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[len(args)-1]) {
 		io.WriteString(stdout, text) //nolint:errcheck // nobody to tell
 		return exitOK
@@ -94,6 +87,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// commandOf returns the command that arguments begin with, and the rest of them; nil for none.
+func commandOf(args []string) (*command, []string) {
+	for _, c := range commands() {
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
+			return &c, args[len(words):]
+		}
+	}
+	return nil, nil
+}
+
+// usageOf lists the commands of the program, which is called me.
+func usageOf(me string) string {
+	text := "usage: " + me + " COMMAND [flags]\n\n"
+	for _, c := range commands() {
+		text += fmt.Sprintf("  %-14s %s\n", c.name, c.summary)
+	}
+	return text + "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
+}
+
+// run does the command, and returns the code that the program exits with.
 func (c *command) run(ctx context.Context, me string, args []string, stdout, stderr io.Writer) int {
 	f := flag.NewFlagSet(me+" "+c.name, flag.ContinueOnError)
 	f.SetOutput(stderr)

@@ -65,6 +65,7 @@ type nodeInterface struct {
 	Message   string   `json:"message,omitempty"`
 }
 
+// nodeInterfaces takes the interfaces of an agent that has been silent for long for unknown.
 func nodeInterfaces(reports []kube.NodeReport, now time.Time) (items []nodeInterface) {
 	for _, r := range reports {
 		if r.Report == nil {

@@ -44,6 +44,7 @@ type owedItem struct {
 	Error     string    `json:"error"`
 }
 
+// owedItems lists what records have as owed.
 func owedItems(records []*record.Record) (items []owedItem) {
 	for _, rec := range records {
 		for _, a := range rec.Owed() {

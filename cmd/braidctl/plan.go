@@ -67,27 +67,42 @@ func planCommand() command {
 					return false, err
 				}
 				nodes.here(in)
-				named := *namespace != "" || !slices.ContainsFunc(f.Args(), isFile)
-				if named || *kubeconfig != "" {
-					api, err := openAPI(*kubeconfig)
-					if err != nil {
-						return false, err
-					}
-					defer api.Close()
-					in.Source = api
-				}
-				if named {
-					err = podsOf(ctx, *namespace, f.Args(), in)
-				} else {
-					err = podsIn(ctx, f.Args(), in)
-				}
-				if err != nil {
-					return false, err
-				}
-				return planAll(ctx, in, out, *o)
+				pods := &podOperands{f.Args(), *namespace, *kubeconfig}
+				return pods.plan(ctx, in, out, *o)
 			}
 		},
 	}
+}
+
+// podOperands name pods of the API server, or files.
+type podOperands struct {
+	operands              []string
+	namespace, kubeconfig string
+}
+
+// plan prints the plans of the pods. Files alone need no API server, unless a kubeconfig is given.
+func (p *podOperands) plan(
+	ctx context.Context, in *lint.Input, out io.Writer, o format,
+) (bool, error) {
+	named := p.namespace != "" || !slices.ContainsFunc(p.operands, isFile)
+	if named || p.kubeconfig != "" {
+		api, err := openAPI(p.kubeconfig)
+		if err != nil {
+			return false, err
+		}
+		defer api.Close()
+		in.Source = api
+	}
+	var err error
+	if named {
+		err = podsOf(ctx, p.namespace, p.operands, in)
+	} else {
+		err = podsIn(ctx, p.operands, in)
+	}
+	if err != nil {
+		return false, err
+	}
+	return planAll(ctx, in, out, o)
 }
 
 // here takes this machine for the node, if it has a directory of plugins that the configuration
@@ -99,6 +114,7 @@ func (n *nodeInput) here(in *lint.Input) {
 	in.OnNode, in.Paths = true, in.Config.BinDirs
 }
 
+// isFile reports whether an operand means a file and not a pod.
 func isFile(operand string) bool {
 	return exists(operand) || strings.ContainsRune(operand, filepath.Separator) ||
 		slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(operand))

@@ -67,11 +67,13 @@ const (
 	isRefused = "refused"
 )
 
+// route is a route of the configuration that is no default route.
 type route struct {
 	Dst string `json:"dst"`
 	GW  string `json:"gw,omitempty"`
 }
 
+// defaultRoute is what becomes of the default route of a network, as routeOf decides.
 type defaultRoute struct {
 	State    string       `json:"state"`
 	Families []string     `json:"families,omitempty"`
@@ -116,6 +118,7 @@ func ownRoute(rest plan.Families) defaultRoute {
 	return defaultRoute{State: routeOwn, Families: families(rest)}
 }
 
+// families names families of addresses.
 func families(f plan.Families) (names []string) {
 	for _, family := range []plan.Families{plan.IPv4, plan.IPv6} {
 		if f&family != 0 {

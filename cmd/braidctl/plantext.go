@@ -49,11 +49,7 @@ func (n *network) lines() []string {
 			add("ipam "+ipam.Type, joined(append([]string{ipam.where()}, ipam.Ranges...)...))
 		}
 	}
-	if len(n.IPs) > 0 {
-		add("addresses", joined(n.IPs...)+", asked for")
-	} else if slices.Contains(n.Unknown, unknownAddresses) {
-		add("addresses", onlyThere)
-	}
+	add("addresses", n.addresses())
 	if n.MAC != "" {
 		add("mac", n.MAC+", asked for")
 	}
@@ -61,15 +57,33 @@ func (n *network) lines() []string {
 		add("route", strings.TrimSuffix(r.Dst+" via "+r.GW, " via "))
 	}
 	add("default route", n.DefaultRoute.String())
-	if n.Resource != "" {
-		add("device", "of "+n.Resource+"; which one, if any, the kubelet knows")
-	}
+	add("device", n.device())
 	return lines
+}
+
+// device is what is known of the device; empty if the network has none.
+func (n *network) device() string {
+	if n.Resource == "" {
+		return ""
+	}
+	return "of " + n.Resource + "; which one, if any, the kubelet knows"
+}
+
+// addresses are those that the pod asks for; empty where none are to be expected.
+func (n *network) addresses() string {
+	switch {
+	case len(n.IPs) > 0:
+		return joined(n.IPs...) + ", asked for"
+	case slices.Contains(n.Unknown, unknownAddresses):
+		return onlyThere
+	}
+	return ""
 }
 
 // onlyThere is said of what only the node knows.
 const onlyThere = "unknown until the node attaches it"
 
+// title is what an attachment is, on the line of its interface.
 func (n *network) title() string {
 	var parts []string
 	if n.Default {
@@ -107,6 +121,7 @@ func (r *runner) where() string {
 	return r.Runs
 }
 
+// String is empty for none.
 func (r defaultRoute) String() string {
 	text := map[string]string{
 		routeOwn: "this network's", routeAsked: "asked for", routeLeftOut: "left out",

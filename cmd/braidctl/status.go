@@ -100,6 +100,7 @@ func nodeStatuses(
 	return items
 }
 
+// statusOf takes a node whose agent has been silent for long for one that nothing is known of.
 func statusOf(r kube.NodeReport, now time.Time) nodeStatus {
 	s := nodeStatus{
 		Node: r.Node, Ready: metav1.ConditionUnknown, Message: "no agent has reported", now: now,
@@ -123,28 +124,42 @@ func statusOf(r kube.NodeReport, now time.Time) nodeStatus {
 	return s
 }
 
+// rows are the line of a node, and lines below it for what an operator should see to.
 func (s nodeStatus) rows() [][]string {
-	since, credential := "", ""
+	since, message := "", s.Message
 	if s.Since != nil {
 		since = duration.HumanDuration(s.now.Sub(s.Since.Time))
 	}
-	if s.CredentialExpires != nil {
-		credential = "ended"
-		if left := s.CredentialExpires.Sub(s.now); left > 0 {
-			credential = duration.HumanDuration(left)
-		}
-	}
-	message := s.Message
 	if s.Ready == metav1.ConditionTrue {
 		message = ""
 	}
 	rows := [][]string{
 		{
-			s.Node, string(s.Ready), since, s.Version, credential, s.DefaultNetwork, s.Config,
+			s.Node, string(s.Ready), since, s.Version, s.credential(), s.DefaultNetwork, s.Config,
 			fmt.Sprint(s.Blocks), message,
 		},
 	}
-	more := func(text string) { rows = append(rows, []string{"", "", "", "", "", "", "", "", text}) }
+	for _, text := range s.remarks() {
+		rows = append(rows, []string{"", "", "", "", "", "", "", "", text})
+	}
+	return rows
+}
+
+// credential is how long the credential of the CNI plugin is still good.
+func (s nodeStatus) credential() string {
+	if s.CredentialExpires == nil {
+		return ""
+	}
+	left := s.CredentialExpires.Sub(s.now)
+	if left <= 0 {
+		return "ended"
+	}
+	return duration.HumanDuration(left)
+}
+
+// remarks are what an operator should see to.
+func (s nodeStatus) remarks() (texts []string) {
+	more := func(text string) { texts = append(texts, text) }
 	if len(s.Before) > 0 {
 		more("taken in place of Braid's configuration: " + strings.Join(s.Before, ", "))
 	}
@@ -166,5 +181,5 @@ func (s nodeStatus) rows() [][]string {
 		more(fmt.Sprintf("pods that %s made, which has to stay until they are gone: %d",
 			name, s.Others[name]))
 	}
-	return rows
+	return texts
 }

@@ -71,6 +71,7 @@ type daemon struct {
 	capacityEvery time.Duration
 }
 
+// newAgent reads what the agent is told, and looks where it is. It changes nothing.
 func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 	place, err := platform.Find("/", o.place)
 	if err != nil {
@@ -131,12 +132,8 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	if a.o.metrics != "" {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.o.metrics)
-		if err != nil {
-			return fmt.Errorf("serve metrics: %w", err)
-		}
-		group.Go(func() error { return a.meters.Serve(ctx, listener) })
+	if err := a.serveMetrics(ctx, group); err != nil {
+		return err
 	}
 	group.Go(func() error {
 		if err := a.claim(ctx, claimed); err != nil {
@@ -158,6 +155,19 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	group.Go(func() error { return a.hotplug(ctx) })
 	group.Go(func() error { return rooms.Run(ctx) })
 	return group.Wait()
+}
+
+// serveMetrics has the group serve metrics, if there is an address for it.
+func (a *daemon) serveMetrics(ctx context.Context, group *errgroup.Group) error {
+	if a.o.metrics == "" {
+		return nil
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.o.metrics)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	group.Go(func() error { return a.meters.Serve(ctx, listener) })
+	return nil
 }
 
 // claim goes on from the error of the first try to claim the node. A node whose disk is full, or

@@ -35,6 +35,8 @@ func (a *daemon) stateDir() string {
 	return c.StateDir
 }
 
+// load returns the configuration that the CNI plugin gets with that default network: the operator's
+// keys, and the agent's where the operator has none.
 func (a *daemon) load(network string, capabilities map[string]bool) (*conf.Config, error) {
 	keys, err := a.operatorKeys()
 	if err != nil {
@@ -88,6 +90,7 @@ func (a *daemon) operatorKeys() (map[string]json.RawMessage, error) {
 	return keys, nil
 }
 
+// wrongKey is the error of a key of the operator's file.
 func (a *daemon) wrongKey(key, what, fix string) error {
 	return &failure.Error{
 		Reason: failure.InvalidConfig, Field: key, Err: fmt.Errorf("the agent's configuration: %s", what),

@@ -64,6 +64,7 @@ func (a *daemon) credential() *credential.Keeper {
 // tokens makes tokens of the CNI plugin's account, bound to this node.
 type tokens struct{ a *daemon }
 
+// Request implements credential.Source. The token ends with the Node object.
 func (t tokens) Request(ctx context.Context) (credential.Token, error) {
 	o := t.a.o
 	object, err := t.a.api.Node(ctx, o.nodeName)
@@ -80,6 +81,8 @@ func (t tokens) Request(ctx context.Context) (credential.Token, error) {
 // trial has the API server say whom it takes the bearer of a kubeconfig for.
 type trial struct{ a *daemon }
 
+// Try implements credential.Trial. A kubeconfig by which the API server takes the caller for
+// somebody else is refused.
 func (t trial) Try(ctx context.Context, kubeconfig []byte) error {
 	id, err := kube.TryKubeconfig(ctx, kubeconfig,
 		kube.APIOptions{Version: buildVersion, NodeName: t.a.o.nodeName, Timeout: timeout})

@@ -57,6 +57,8 @@ func (a *daemon) installedConfig() *conf.Config {
 	return cfg
 }
 
+// hotplugUntilOff watches the node's pods until the configuration switches hot-plug off, or ctx is
+// done.
 func (a *daemon) hotplugUntilOff(ctx context.Context) error {
 	a.log.InfoContext(ctx, "networks of running pods follow their annotations")
 	ctx, cancel := context.WithCancel(ctx)

@@ -125,13 +125,7 @@ func (o *options) enterNode() error {
 	if o.config != "" {
 		keep["config"] = filepath.Dir(o.config)
 	}
-	sockets := hostns.Sockets()
-	for i, socket := range sockets {
-		if rest, ok := strings.CutPrefix(socket, "/run/"); ok {
-			sockets[i] = filepath.Join(o.runDir, rest)
-		}
-	}
-	ns, err := hostns.Host(sockets)
+	ns, err := hostns.Host(o.hostSockets())
 	if err != nil {
 		return err
 	}
@@ -148,6 +142,17 @@ func (o *options) enterNode() error {
 		o.config = filepath.Join(dirs["config"], filepath.Base(o.config))
 	}
 	return nil
+}
+
+// hostSockets returns where the container may see the sockets of container runtimes.
+func (o *options) hostSockets() []string {
+	sockets := hostns.Sockets()
+	for i, socket := range sockets {
+		if rest, ok := strings.CutPrefix(socket, "/run/"); ok {
+			sockets[i] = filepath.Join(o.runDir, rest)
+		}
+	}
+	return sockets
 }
 
 // beside returns the directory of this program, where the image has the binaries that are
@@ -240,21 +245,29 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("argument %q is unknown", f.Arg(0))
 	}
+	if err := o.take(g); err != nil {
+		return nil, err
+	}
+	return o, o.check()
+}
+
+// take takes over the values of flags that are no option as they are.
+func (o *options) take(g *given) error {
 	if g.profile != "auto" {
 		o.place.Profile = g.profile
 	}
 	if _, err := loglevel.Name(g.level); err != nil {
-		return nil, fmt.Errorf("log-level: %w", err)
+		return fmt.Errorf("log-level: %w", err)
 	}
 	o.level = loglevel.Level(g.level)
 	o.namespace, o.account = o.ownNamespace, "braid-cni"
 	if g.account != "" {
 		var ok bool
 		if o.namespace, o.account, ok = strings.Cut(g.account, "/"); !ok {
-			return nil, fmt.Errorf("service-account: %q is no namespace/name", g.account)
+			return fmt.Errorf("service-account: %q is no namespace/name", g.account)
 		}
 	}
-	return o, o.check()
+	return nil
 }
 
 // check finds out what is missing.

@@ -59,6 +59,11 @@ func (a *daemon) serveCalls(ctx, lasting context.Context, memory *watch.Cluster)
 		Socket: wire.Socket, Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: a.log,
 		Observer: a.meters,
 	}
+	a.serveOn(ctx, s)
+}
+
+// serveOn listens, and listens again where that fails, until ctx is done and calls have ended.
+func (a *daemon) serveOn(ctx context.Context, s *server.Server) {
 	for ctx.Err() == nil {
 		listener, err := s.Listen(ctx)
 		if err == nil {

@@ -89,6 +89,7 @@ func (a *Addresses) TendNow(ctx context.Context) error {
 
 func anyNetwork() *whereabouts.Conf { return &whereabouts.Conf{Type: "whereabouts"} }
 
+// tend does one kind of upkeep of the blocks, with their state open as long.
 func (a *Addresses) tend(
 	ctx context.Context, c *whereabouts.Conf, tend func(*block.Manager, context.Context) error,
 ) error {

@@ -90,6 +90,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	}, closeLog, nil
 }
 
+// execs returns what makes executors of plugins. alone is that the process does one operation only.
 func execs(
 	node *conf.Node, policy *conf.Policy, addresses *Addresses, alone bool,
 ) func(*os.File) engine.Exec {
@@ -131,6 +132,6 @@ func (i interiors) DefaultRoutes(ctx context.Context, path string) (engine.Defau
 }
 
 // Links returns the indexes of the links of a sandbox's network namespace, by name.
-func Links(ctx context.Context, netns string) (map[string]int, error) {
-	return nl.Sandbox{}.Links(ctx, netns)
+func Links(ctx context.Context, path string) (map[string]int, error) {
+	return nl.Sandbox{}.Links(ctx, path)
 }

@@ -57,6 +57,7 @@ func (o *Operation) Perform(ctx context.Context, e *engine.Engine) ([]byte, erro
 	return out, forRuntime(err)
 }
 
+// operate does the operation of the verb, and returns what it prints.
 func (o *Operation) operate(ctx context.Context, e engine.Operator) ([]byte, error) {
 	switch o.Verb {
 	case engine.Add:

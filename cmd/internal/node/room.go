@@ -59,6 +59,13 @@ func (r *Rooms) Of(ctx context.Context, nad *metav1.ObjectMeta) (uint64, error) 
 			return 0, judged[i].Failure()
 		}
 	}
+	return scarcest(ctx, exec, expected)
+}
+
+// scarcest returns the least room that there is for one of the attachments.
+func scarcest(
+	ctx context.Context, exec *invoke.Exec, expected []resolve.Expected,
+) (uint64, error) {
 	room := invoke.Unlimited
 	for i := range expected {
 		if expected[i].Origin == nil { // the default network, and those that every pod has
