@@ -60,16 +60,6 @@ func (m *Manager) Add(
 	return nil, t.undo(ctx, err)
 }
 
-// undo gives back what an Add that failed has taken. It returns why the Add failed.
-func (t *taker) undo(ctx context.Context, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
-	defer cancel()
-	if uerr := t.Del(ctx, t.holder.ID); uerr != nil {
-		err = fmt.Errorf("%w (and what was taken could not be given back: %w)", err, uerr)
-	}
-	return err
-}
-
 // again returns what an earlier Add of the holder got. It releases what an unfinished one left.
 func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
 	has, addrs, err := m.holds(ctx, h.ID)
@@ -160,6 +150,16 @@ func (t *taker) more(ctx context.Context, index int) error {
 		t.noteFull(ctx, w)
 	}
 	return wrap(err, "address of %v", w)
+}
+
+// undo gives back what an Add that failed has taken. It returns why the Add failed.
+func (t *taker) undo(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
+	defer cancel()
+	if uerr := t.Del(ctx, t.holder.ID); uerr != nil {
+		err = fmt.Errorf("%w (and what was taken could not be given back: %w)", err, uerr)
+	}
+	return err
 }
 
 // remember finds out what the attachment holds if local state was lost, and releases it.

@@ -153,7 +153,8 @@ func (s *supplier) clashes(ctx context.Context, addr netip.Addr) (bool, error) {
 	return true, err
 }
 
-// bar bars the addresses that are in use of a block beside: all if it has an owner, who alone knows.
+// bar bars the addresses that are in use of a block beside: all if it has an owner, which alone
+// knows.
 func (s *supplier) bar(cidr netip.Prefix, beside *v1alpha1.IPBlockSpec) {
 	for a := cidr.Addr(); beside.Owner != nil && cidr.Contains(a); a = a.Next() {
 		s.barred[a] = true

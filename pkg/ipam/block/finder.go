@@ -364,19 +364,17 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	made, err := f.Store.CreateBlock(ctx, object)
 	switch {
 	case apierrors.IsAlreadyExists(err) && again: // it may be ours
-		if b, err = f.settle(ctx, f.me, f.w.Space, cidr); err != nil || b == nil || b.State != owned {
-			return false, err
-		}
-		return f.keep(ctx, cidr)
+		b, err = f.settle(ctx, f.me, f.w.Space, cidr)
 	case apierrors.IsAlreadyExists(err):
 		return false, f.locked(ctx, func(l *session) error { return l.drop(b) })
 	case err != nil:
 		return false, fmt.Errorf("claim block %v of space %s: %w", cidr, f.w.Space, err)
+	default:
+		if err = f.step("created block"); err == nil {
+			b, err = f.become(ctx, f.w.Space, cidr, owned, made.UID)
+		}
 	}
-	if err = f.step("created block"); err == nil {
-		_, err = f.become(ctx, f.w.Space, cidr, owned, made.UID)
-	}
-	if err != nil {
+	if err != nil || b == nil || b.State != owned {
 		return false, err
 	}
 	return f.keep(ctx, cidr)

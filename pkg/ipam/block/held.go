@@ -56,8 +56,8 @@ func (s *session) holding(a attachment.ID) (*held, error) {
 	return h, err
 }
 
-// readHeld reads a file of heldDir. It is nil if there is none; errUnusable means that its holder may
-// hold anything.
+// readHeld reads a file of heldDir. It is nil if there is none; errUnusable means that its holder
+// may hold anything.
 func (s *session) readHeld(name string) (*held, error) {
 	h := new(held)
 	err := s.read(name, h)

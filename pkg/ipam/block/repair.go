@@ -35,6 +35,21 @@ func (s *session) mend(name string, cidr netip.Prefix, on shelf, why error) (*lo
 	return b, s.save(b)
 }
 
+// useHeld notes what an attachment holds of the block. An address that another one holds, too, is
+// nobody's: one of them was killed before it had it.
+func (b *local) useHeld(h *held) {
+	for _, at := range h.Local {
+		if at.Space != b.Space || !b.prefix.Contains(at.Addr) {
+			continue
+		}
+		by := h.Holder
+		if other, ok := b.Used[at.Addr]; ok && other != by {
+			by = nobody()
+		}
+		b.use(at.Addr, by)
+	}
+}
+
 // fill notes what attachments hold of a block: that was written before the addresses were given.
 // all says that it is known of all that hold any; if not, or if one cannot be read, what is left of
 // the block is in use, too.
@@ -48,16 +63,7 @@ func (s *session) fill(b *local, all bool) error {
 		if err != nil {
 			return fmt.Errorf("find out what is in use of block %v of space %s: %w", b.prefix, b.Space, err)
 		}
-		for _, at := range h.Local {
-			if at.Space != b.Space || !b.prefix.Contains(at.Addr) {
-				continue
-			}
-			by := h.Holder
-			if other, ok := b.Used[at.Addr]; ok && other != by { // one of them was killed before it had it
-				by = nobody()
-			}
-			b.use(at.Addr, by)
-		}
+		b.useHeld(h)
 	}
 	for a := b.prefix.Addr(); !all && b.prefix.Contains(a); a = a.Next() {
 		if _, ok := b.Used[a]; !ok {

@@ -254,8 +254,22 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("list blocks of node %s: %w", me.Name, err)
 	}
+	trust, other := m.inspectAll(ctx, me, objects)
+	if trust == nil {
+		trust = m.note(ctx, func(n *nodeState) {
+			n.Own, n.OwnWall, n.OwnName = now, wall, me.Name
+		})
+	}
+	return me, objects, errors.Join(other, trust)
+}
+
+// inspectAll inspects the blocks that are not as their objects say. trust is what was not found out
+// of blocks that the node has a file of, which may give addresses; other is about the rest.
+func (m *Manager) inspectAll(
+	ctx context.Context, me *identity, objects []v1alpha1.IPBlock,
+) (trust, other error) {
 	blocks := map[string]*local{} // by the objects' names
-	err = m.eachBlock(ctx, func(b *local) { blocks[b.name()] = b })
+	err := m.eachBlock(ctx, func(b *local) { blocks[b.name()] = b })
 	trusted, errs := []error{err}, []error(nil)
 	inspect := func(space, cidr string, object *v1alpha1.IPBlock) error {
 		return m.alone(ctx, space, cidr, func(cidr netip.Prefix) error {
@@ -276,13 +290,7 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
 		trusted = append(trusted, inspect(blocks[name].Space, blocks[name].CIDR, nil))
 	}
-	trust := errors.Join(trusted...)
-	if trust == nil {
-		trust = m.note(ctx, func(n *nodeState) {
-			n.Own, n.OwnWall, n.OwnName = now, wall, me.Name
-		})
-	}
-	return me, objects, errors.Join(append(errs, trust)...)
+	return errors.Join(trusted...), errors.Join(errs...)
 }
 
 // confirmed reports whether the object, as it was listed, says of the block what the node has
