@@ -164,7 +164,8 @@ func TestU5Interfaces(t *testing.T) {
 		},
 		"dhcp with path": {
 			cluster: replace("type: dhcp", "type: dhcp\n    ipBlockFilePath: block.yaml"),
-			want:    "cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface",
+			want: "cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp " +
+				"interface",
 		},
 		"unknown type": {
 			cluster: replace("type: dhcp", "type: DHCP"),
@@ -232,7 +233,8 @@ func TestU5Form(t *testing.T) {
 		},
 		"misplaced": {
 			cluster: strings.Replace(cluster, "network:\n", "podCIDR: 10.0.0.0/8\nnetwork:\n", 1),
-			want:    "cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network",
+			want: "cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below " +
+				"network",
 		},
 		"interfaces are no list": {
 			cluster: replace("  additionalNodeInterfaces:\n  -", "  additionalNodeInterfaces:\n   "),

@@ -476,7 +476,9 @@ func (c *controller) block(
 	name := space + "-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
 	_, err := c.src.CreateBlock(c.t.Context(), &v1alpha1.IPBlock{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1alpha1.IPBlockSpec{Space: space, CIDR: cidr, Owner: owner, Allocations: allocations},
+		Spec: v1alpha1.IPBlockSpec{
+			Space: space, CIDR: cidr, Owner: owner, Allocations: allocations,
+		},
 	})
 	if err != nil {
 		c.t.Fatal(err)
