@@ -330,7 +330,7 @@ func TestM30Quota(t *testing.T) {
 	two, one := h.pod("a/two", "lan,lan"), h.pod("a/one", "lan")
 	h.add(two)
 	many := h.pod("a/many", "lan,lan")
-	h.fails("ADD", many, types.ErrInvalidNetworkConfig, "4 addresses", "at most 3",
+	h.fails("ADD", many, types.ErrInvalidNetworkConfig, "4 addresses", "the limit is 3",
 		`have in policy[0]: "addresses": 4`)
 	h.must("DEL", many)
 	h.add(one)
