@@ -293,14 +293,8 @@ func (b *burst) linksIn(netns string) map[string]link {
 	b.t.Helper()
 	out, err := b.node.Run(b.ctx, "nsenter", "--net="+netns, "ip", "-json", "address")
 	b.must(err)
-	links, err := parseLinks(out)
+	byName, err := linksByName(out)
 	b.must(err)
-	byName := map[string]link{}
-	for _, l := range links {
-		if l.Name != "lo" {
-			byName[l.Name] = l
-		}
-	}
 	return byName
 }
 

@@ -327,15 +327,21 @@ func (w *workspace) links(pod string) map[string]link {
 	w.t.Helper()
 	out, err := w.node.PodRun(w.ctx, w.namespace, pod, "ip", "-json", "address")
 	w.must(err)
-	links, err := parseLinks(out)
+	byName, err := linksByName(out)
 	w.must(err)
+	return byName
+}
+
+// linksByName reads what `ip -json address` prints of a pod: its interfaces but lo, by name.
+func linksByName(out string) (map[string]link, error) {
+	links, err := parseLinks(out)
 	byName := map[string]link{}
 	for _, l := range links {
 		if l.Name != "lo" {
 			byName[l.Name] = l
 		}
 	}
-	return byName
+	return byName, err
 }
 
 // addressIn is the only address of a link, without prefix length. The test fails where it is not in

@@ -26,7 +26,7 @@ func keepGarbageRoom() {
 // collected is nothing but to be collected. Its pointer has it not share memory with others.
 type collected struct{ _ *byte }
 
-// inUse returns how many bytes the last collection has left, of which GOGC is a share.
+// inUse returns how many bytes the last collection has left. GOGC is a share of them.
 func inUse() uint64 {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"},

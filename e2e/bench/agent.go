@@ -210,7 +210,7 @@ func (b *bench) rawLinks(path string, n int) error {
 	return err
 }
 
-// setUpRaw gives link number i of a pod its address, and sets it up.
+// setUpRaw adds the address of link number i of a pod, and sets it up.
 func setUpRaw(pod *netlink.Handle, name string, i int) error {
 	link, err := pod.LinkByName(name)
 	if err != nil {

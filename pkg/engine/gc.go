@@ -93,7 +93,7 @@ func (e *Engine) collectForgotten(
 	return live, errors.Join(errs...)
 }
 
-// collectNetworks runs the GC of networks, and forgets those of which nothing is left.
+// collectNetworks runs the GC of networks, and forgets those that nothing is left of.
 func (e *Engine) collectNetworks(
 	ctx context.Context, req *Request, networks []record.Network, held *holdings, start time.Time,
 ) error {
@@ -174,7 +174,7 @@ func (e *Engine) collectCached(
 	return errors.Join(errs...)
 }
 
-// collectLost removes a sandbox of which there is no record, by what libcni's cache has of it.
+// collectLost removes a sandbox without a record, by what libcni's cache has of it.
 func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error {
 	sandbox, err := e.lock(ctx, id)
 	if err != nil {

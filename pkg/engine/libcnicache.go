@@ -193,7 +193,7 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (*cachedSa
 	return cached, nil
 }
 
-// cachedAt returns what the entry at path makes of an attachment of which only the names are known.
+// cachedAt returns what the entry at path makes of an attachment that is known by its names alone.
 // The error is errOther or ErrPlanted if the entry is not the sandbox's.
 func (e *Engine) cachedAt(
 	ctx context.Context, path string, req *Request, a plan.Attachment,

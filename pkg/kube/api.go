@@ -334,7 +334,7 @@ func (a *API) decode(body []byte, c *call, out any, meta named) error {
 	return nil
 }
 
-// strange returns the error of an answer that no API server gives.
+// strange returns the error of an answer that no API server sends.
 func (a *API) strange(err error, c *call) error {
 	return &failure.Error{
 		Reason: failure.APIUnavailable, Err: fmt.Errorf("%s: %w", c, err),

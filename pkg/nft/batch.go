@@ -72,7 +72,7 @@ func (b *batch) addRule(t *Table, r Rule, comment string) {
 		"add rule to chain "+r.Chain, attrs)
 }
 
-// deleteRule deletes a rule by its handle, which the kernel gives to no other one.
+// deleteRule deletes a rule by its handle, which no other rule ever has.
 func (b *batch) deleteRule(t *Table, r found) {
 	attrs := nl.AppendAttr(place(t, r.chain), unix.NFTA_RULE_HANDLE, r.handle)
 	b.add(unix.NFT_MSG_DELRULE, 0, "delete rule of chain "+r.chain, attrs)

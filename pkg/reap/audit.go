@@ -126,7 +126,7 @@ func (r *record) sameUser(other *record) bool {
 		(r.ifName == other.ifName || r.ifName == "" || other.ifName == "")
 }
 
-// excludes reports whether no two records of an address, one of which is this, may be right.
+// excludes reports whether no record of the same address beside this one may be right.
 func (r *record) excludes(other *record) bool {
 	return r.reserved || other.reserved || r.only == other.only
 }

@@ -40,7 +40,7 @@ func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix,
 	return gateways, nil
 }
 
-// ensureGateway gives an address without a gateway the first address of its network for one. It
+// ensureGateway makes the first address of the network the gateway of an address without one. It
 // returns the gateway in the address's network.
 func ensureGateway(ip *types100.IPConfig) (netip.Prefix, error) {
 	addr, err := plugin.Prefix(ip.Address)

@@ -82,8 +82,8 @@ func (p Plugin) permitted(req *plugin.Request, c *Conf) (*wanted, error) {
 	return w, p.permit(w.keys)
 }
 
-// exchange gives the interface the attributes, and keeps those that it had. An older backup stays:
-// it has what was there before the first ADD.
+// exchange sets the attributes of the interface, and keeps those that it had. An older backup
+// stays: it has what was there before the first ADD.
 func (a attributes) exchange(
 	ctx context.Context, req *plugin.Request, pod *nl.Handle, backups backups,
 ) error {

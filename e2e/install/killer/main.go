@@ -71,7 +71,7 @@ type killer struct {
 	argv  []string
 
 	// The run under way: the program's process, and how often each step was seen. last is the step
-	// before, of which a write is the rest.
+	// before; a write may be the rest of it.
 	order Order
 	pid   int
 	steps *os.File

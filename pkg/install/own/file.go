@@ -204,7 +204,7 @@ func (s *Store) complete(ctx context.Context, at hostfile.Dir, temp string, f *F
 	return nil
 }
 
-// rename gives the temporary file its path, and notes which file it is.
+// rename moves the temporary file to its path, and notes which file it is.
 func (s *Store) rename(at hostfile.Dir, temp string, f *File) error {
 	if err := s.step("rename %s", f.Path); err != nil {
 		return err

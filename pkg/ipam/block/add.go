@@ -152,7 +152,7 @@ func (t *taker) more(ctx context.Context, index int) error {
 	return wrap(err, "address of %v", w)
 }
 
-// undo gives back what an Add that failed has taken. It returns why the Add failed.
+// undo releases what an Add that failed has taken. It returns why the Add failed.
 func (t *taker) undo(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()

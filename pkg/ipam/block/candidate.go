@@ -14,7 +14,7 @@ import (
 
 // A zone is sixteen blocks side by side. Who has its first block takes the others when they are
 // needed, and who has no zone with a free block takes the first block of another one. So nodes that
-// claim at once seldom meet, and what a node gives lies together. It is a custom, not a right:
+// claim at once seldom meet, and a node's addresses lie together. It is a custom, not a right:
 // where no zone is left, a node takes any block.
 const (
 	zoneBits = 4
@@ -111,7 +111,7 @@ func (f *finder) near(own []netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
-// heads yields the first blocks of zones of which the node has nothing. The very first is that of
+// heads yields the first blocks of zones where the node has nothing. The very first is that of
 // the window if the node has nothing of it, as in a small cluster people expect addresses in their
 // order.
 func (f *finder) heads(own []netip.Prefix) iter.Seq[netip.Prefix] {

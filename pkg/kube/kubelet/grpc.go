@@ -115,8 +115,8 @@ func grpcStatus(resp *http.Response) error {
 	return &grpcError{code: code, message: message}
 }
 
-// unframe returns the message of an answer: a byte that says whether it is compressed and four of
-// length come before it.
+// unframe returns the message of an answer. A byte that is 0 unless it is compressed, and four of
+// length, come before it.
 func unframe(body []byte) ([]byte, error) {
 	if len(body) < grpcPrefix || body[0] != 0 ||
 		uint64(binary.BigEndian.Uint32(body[1:])) != uint64(len(body)-grpcPrefix) {

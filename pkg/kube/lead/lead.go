@@ -66,7 +66,7 @@ func (e *Election) Run(ctx context.Context, work func(context.Context)) error {
 	return nil
 }
 
-// elector takes part in the election by a Lease. It gives the Lease up when it ends.
+// elector takes part in the election by a Lease. It releases the Lease when it ends.
 func (e *Election) elector(work func(context.Context)) (*leaderelection.LeaderElector, error) {
 	config, err := e.API.RESTConfig()
 	if err != nil {

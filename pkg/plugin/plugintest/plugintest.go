@@ -293,7 +293,7 @@ func (p *Pod) Check(conf Conf) error { return p.after("CHECK", conf) }
 // Del runs DEL with the last result.
 func (p *Pod) Del(conf Conf) error { return p.after("DEL", conf) }
 
-// after runs a command that the runtime gives the result of the ADD.
+// after runs a command that gets the result of the ADD from the runtime.
 func (p *Pod) after(command string, conf Conf) error {
 	if p.Prev != nil {
 		conf = conf.With(Conf{"prevResult": p.Prev})

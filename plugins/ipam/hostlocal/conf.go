@@ -249,7 +249,7 @@ func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 // askAnother is what a pod can do whose address it cannot have.
 const askAnother = "ask for another address"
 
-// grant gives an address that a pod asks for to the range set that has it.
+// grant assigns an address that a pod asks for to the range set that has it.
 func grant(list []file.Wish, a ipam.Asked) error {
 	for i := range list {
 		r, ok := list[i].Set.Find(a.Addr)

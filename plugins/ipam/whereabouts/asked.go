@@ -114,7 +114,7 @@ func (p *plan) grant(req *plugin.Request, pod *pod, claim *claimv1.IPAMClaim) er
 	return nil
 }
 
-// grantOne gives an address to the range that it is of. Two requests for one address are one.
+// grantOne assigns an address to the range that has it. Two requests for one address are one.
 func (p *plan) grantOne(a ipam.Asked) error {
 	if slices.ContainsFunc(p.wishes, func(w block.Wish) bool { return w.Asked == a.Addr }) {
 		return nil

@@ -56,7 +56,7 @@ func readPlatforms(dir string) ([]*platform, error) {
 	return platforms, nil
 }
 
-// readPlatform reads the binaries of an architecture, each of which has to be fit for the image.
+// readPlatform reads the binaries of an architecture. Each has to be fit for the image.
 func readPlatform(dir, arch string) (*platform, error) {
 	if _, known := machineOf(arch); !known {
 		return nil, fmt.Errorf("read binaries: architecture %q is unknown", arch)
